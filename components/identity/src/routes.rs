@@ -1,0 +1,129 @@
+//! Routes of the identity service, one function each.
+
+use http::Method;
+use serde::Deserialize;
+use serde_json::json;
+use settle_identity_core::{IdentityError, Issued, Password, RegisterOutcome, Username};
+use settle_ports::World;
+use settle_service_kit::health::{self, Probe};
+use settle_service_kit::http::{Call, Reply, form_fields};
+use settle_service_kit::instance::StartError;
+use settle_service_kit::problem::{Kind, Problem};
+use settle_token::Role;
+
+use crate::app::{self, App, WORLD};
+
+pub async fn route(call: Call) -> Reply {
+    match health::probe(&call, "identity") {
+        Some(Probe::Live) => return health::live(),
+        Some(Probe::Ready) => return health::ready(app::get().await.map(|_| json!({ "database": "ok" }))),
+        None => {}
+    }
+    let answered = match app::get().await {
+        Ok(app) => answer(&app, &call).await,
+        Err(error) => Err(not_ready(&error, &call)),
+    };
+    answered.unwrap_or_else(|problem| problem.reply(&call.context.correlation_id))
+}
+
+fn not_ready(error: &StartError, call: &Call) -> Problem {
+    WORLD.log("error", &error.to_string(), &call.context);
+    error.problem()
+}
+
+async fn answer(app: &App, call: &Call) -> Result<Reply, Problem> {
+    match (call.path.as_str(), &call.method) {
+        ("/v1/tokens", &Method::POST) => issue(app, call, 201).await,
+        ("/login" | "/auth/login", &Method::POST) => issue(app, call, 200).await,
+        ("/v1/users", &Method::POST) => register(app, call).await,
+        ("/oauth/token", &Method::POST) => issue_service(app, call),
+        ("/.well-known/jwks.json", &Method::GET) => Ok(jwks(app)),
+        ("/v1/tokens" | "/login" | "/auth/login" | "/v1/users" | "/oauth/token", _) => {
+            Err(Problem::method_not_allowed("POST"))
+        }
+        ("/.well-known/jwks.json", _) => Err(Problem::method_not_allowed("GET")),
+        _ => Err(Problem::not_found()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Credentials {
+    username: String,
+    password: String,
+}
+
+async fn issue(app: &App, call: &Call, status: u16) -> Result<Reply, Problem> {
+    let credentials: Credentials = call.json()?;
+    let wrong = |_| wrong_credentials();
+    let username = Username::parse(&credentials.username).map_err(|_| wrong_credentials())?;
+    let password = Password::attempt(credentials.password).map_err(wrong)?;
+    let issued = app.issue(&username, &password).await.map_err(|error| problem_of(error, call))?;
+    Ok(token_reply(status, "token", &issued))
+}
+
+fn token_reply(status: u16, name: &str, issued: &Issued) -> Reply {
+    let body = json!({ name: issued.jwt, "token_type": "Bearer", "expires_in": issued.expires_in.as_secs() });
+    Reply::json(status, &body).header("cache-control", "no-store")
+}
+
+async fn register(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let credentials: Credentials = call.json()?;
+    let username = Username::parse(&credentials.username)
+        .map_err(|error| Problem::new(Kind::InvalidField, error.to_string()))?;
+    let password = Password::choose(credentials.password)
+        .map_err(|error| Problem::new(Kind::InvalidField, error.to_string()))?;
+    match app.register(&username, &password, Role::User).await.map_err(|error| problem_of(error, call))? {
+        RegisterOutcome::Registered(id) => {
+            Ok(Reply::json(201, &json!({ "id": id.to_string(), "username": username.as_str() })))
+        }
+        RegisterOutcome::Exists => Err(Problem::new(Kind::AlreadyExists, "The username is taken.")),
+    }
+}
+
+/// OAuth 2.0 client credentials (RFC 6749, section 4.4), secret in the form.
+fn issue_service(app: &App, call: &Call) -> Result<Reply, Problem> {
+    if !call.has_content_type("application/x-www-form-urlencoded") {
+        return Err(Problem::new(Kind::UnsupportedMediaType, "Send application/x-www-form-urlencoded."));
+    }
+    let body = std::str::from_utf8(&call.body)
+        .map_err(|_| Problem::new(Kind::MalformedRequest, "The form is not UTF-8."))?;
+    let fields = form_fields(body)?;
+    let field = |name: &str| {
+        let found = fields.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str());
+        found.ok_or_else(|| Problem::new(Kind::MalformedRequest, format!("The form needs `{name}`.")))
+    };
+    if field("grant_type")? != "client_credentials" {
+        return Err(Problem::new(Kind::InvalidField, "grant_type must be client_credentials."));
+    }
+    let issued = app.issue_service(field("client_id")?, field("client_secret")?, field("audience")?);
+    Ok(token_reply(200, "access_token", &issued.map_err(|error| problem_of(error, call))?))
+}
+
+fn jwks(app: &App) -> Reply {
+    Reply::json(200, app.jwks()).header("cache-control", "public, max-age=300")
+}
+
+fn wrong_credentials() -> Problem {
+    Problem::new(Kind::WrongCredentials, "Unknown user or wrong password.")
+}
+
+/// The one place where an error of the domain becomes a status.
+fn problem_of(error: IdentityError, call: &Call) -> Problem {
+    match error {
+        IdentityError::WrongCredentials => wrong_credentials(),
+        IdentityError::Throttled(wait) => {
+            Problem::new(Kind::TooManyRequests, "Too many tries; wait a little.").retry_after(wait)
+        }
+        IdentityError::UnknownAudience => Problem::new(Kind::InvalidField, "Unknown audience."),
+        IdentityError::Unavailable(reason) => {
+            WORLD.log("warn", &reason, &call.context);
+            let wait = std::time::Duration::from_secs(1);
+            Problem::new(Kind::Unavailable, "Try again in a moment.").retry_after(wait)
+        }
+        IdentityError::Internal(reason) => {
+            WORLD.log("error", &reason, &call.context);
+            Problem::new(Kind::Internal, "The failure was logged under the correlation id.")
+        }
+    }
+}

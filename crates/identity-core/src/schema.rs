@@ -1,0 +1,18 @@
+//! The tables of the identity service.
+
+use settle_ports::{Migration, Schema};
+
+/// Forward-only; a released migration is never edited.
+pub const SCHEMA: Schema = Schema {
+    service: "identity",
+    migrations: &[Migration {
+        version: 1,
+        sqlite: &["CREATE TABLE identity_users (
+               id TEXT PRIMARY KEY,
+               username TEXT NOT NULL UNIQUE,
+               password_hash TEXT NOT NULL,
+               role TEXT NOT NULL,
+               created_at INTEGER NOT NULL
+             ) WITHOUT ROWID"],
+    }],
+};

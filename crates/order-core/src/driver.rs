@@ -1,0 +1,585 @@
+//! Runs order sagas: writes intent, calls payment, writes the result, recovers what was left open.
+//!
+//! The order of things is the promise: a durable intent before money moves, the same key on every
+//! retry, no charge after the order's deadline, and an undo that is repeated until it answers.
+
+use std::time::Duration;
+
+use settle_ports::{CallContext, Database, Durability, Limiter, SqlError, Verdict, World};
+use settle_saga::{IllegalEvent, Saga};
+use settle_types::{FailureReason, OrderId, Timestamp, UserId};
+
+use crate::claims::{DueReport, SagaSummary};
+use crate::order::{Caller, NewOrder, Order, Status};
+use crate::payments::{Charged, Paid, Payments, PaymentsError};
+use crate::saga::{Effect, Event, FinalStep, Input, OrderSaga, Phase};
+use crate::store::{HistoryEntry, IdempotencyClaim, Lease, OwnedOrder, Page, Store, StoreError};
+
+/// Tries of one remote call within one request.
+const CALL_TRIES_MAX: u32 = 3;
+/// Longest wait for one remote call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// A call with less time than this is not worth starting.
+const CALL_TIME_MIN: Duration = Duration::from_millis(50);
+/// First wait between two tries of one request; doubles.
+const CALL_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Longer than all tries of one step: others leave the saga alone meanwhile.
+const LEASE: Duration = Duration::from_secs(15);
+/// How often a duplicate looks whether the first request is done.
+const DUPLICATE_POLL: Duration = Duration::from_millis(15);
+/// Time that one recovered saga may take.
+const RESUME_DEADLINE: Duration = Duration::from_secs(10);
+/// A saga whose journal cannot be replayed is looked at again after this.
+const UNREADABLE_RETRY: Duration = Duration::from_secs(3600);
+/// The name of the circuit breaker around payment.
+const PAYMENT_BREAKER: &str = "payment";
+
+/// What the deployment decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Names this process in leases; new at every start.
+    pub owner: String,
+    /// No other host uses this database: whatever another owner left is due at once.
+    pub exclusive: bool,
+    /// After this, an order is only looked up or undone.
+    pub order_deadline: Duration,
+    /// How long a completed order can be cancelled.
+    pub cancel_window: Duration,
+    /// Orders with this product fail in the final step (simulation; absent in production).
+    pub fail_product: Option<String>,
+}
+
+/// What came of a request to place an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    pub order: Order,
+    /// The same request had been made before.
+    pub replayed: bool,
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    #[error("no such order")]
+    NotFound,
+    #[error("the idempotency key was used with another request")]
+    KeyReused,
+    #[error("an order that is {} does not allow this", .0.as_str())]
+    Illegal(Status),
+    /// Nothing was written; retryable after the given time.
+    #[error("temporarily unavailable: {reason}")]
+    Unavailable { reason: String, retry_after: Duration },
+    /// The write may have happened; repeat with the same idempotency key.
+    #[error("outcome unknown: {0}")]
+    OutcomeUnknown(String),
+    /// A defect or a damaged database.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl From<StoreError> for OrderError {
+    fn from(error: StoreError) -> Self {
+        let retry_after = Duration::from_secs(1);
+        match error {
+            StoreError::Stale => OrderError::Unavailable { reason: error.to_string(), retry_after },
+            StoreError::Sql(SqlError::NotApplied(reason)) => OrderError::Unavailable { reason, retry_after },
+            StoreError::Sql(SqlError::OutcomeUnknown(reason)) => OrderError::OutcomeUnknown(reason),
+            StoreError::Sql(_) | StoreError::Journal(..) | StoreError::Unreadable(..) => {
+                OrderError::Internal(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<IllegalEvent> for OrderError {
+    fn from(error: IllegalEvent) -> Self {
+        OrderError::Internal(error.to_string())
+    }
+}
+
+/// The order service, over its ports.
+pub struct Orders<W, D, P, L> {
+    pub world: W,
+    pub store: Store<D>,
+    pub payments: P,
+    pub limiter: L,
+    pub settings: Settings,
+}
+
+impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
+    pub fn new(world: W, database: D, payments: P, limiter: L, settings: Settings) -> Self {
+        Self { world, store: Store { database }, payments, limiter, settings }
+    }
+
+    // ---- what clients ask for ----
+
+    /// Places an order and drives its saga until it settles or the caller's time is over.
+    pub async fn place(
+        &self,
+        context: &CallContext,
+        request: NewOrder,
+        claim: Option<IdempotencyClaim>,
+    ) -> Result<Placed, OrderError> {
+        let verdict = self.limiter.allow(PAYMENT_BREAKER).await;
+        if let Verdict::Open(retry_after) = verdict {
+            return self.place_while_open(context, claim, retry_after).await;
+        }
+        let now = self.world.now();
+        let id = OrderId::new(now, self.world.id_bytes());
+        let mut saga = Saga::<OrderSaga>::begin(Event::Placed(self.input_of(id, &request, now)), now)?;
+        let mut order = Order {
+            id,
+            user_id: request.user_id().clone(),
+            status: saga.state().status(),
+            failure_reason: None,
+            total: request.total(),
+            items: request.items().to_vec(),
+            payment_id: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let placed = self.store.place(&order, &saga, claim.as_ref(), self.lease(now), context).await;
+        if !matches!(placed, Ok(Ok(()))) {
+            // The probe was not used: give it back as a failure, so that the breaker stays shut.
+            self.give_back_probe(verdict, context).await;
+        }
+        match placed? {
+            Ok(()) => saga.mark_written(),
+            Err(earlier) if !earlier.same_request => return Err(OrderError::KeyReused),
+            Err(earlier) => return self.await_first(context, earlier.order_id).await,
+        }
+        self.drive(context, &mut order, &mut saga, Some(verdict)).await?;
+        Ok(Placed { order, replayed: false })
+    }
+
+    /// Reads an order. One whose owner is gone is brought up to date first, so that a client's
+    /// view never goes backwards, not even after the machine lost a relaxed write.
+    pub async fn read(&self, context: &CallContext, caller: &Caller, id: OrderId) -> Result<Order, OrderError> {
+        let owned = self.find_for(caller, id).await?;
+        self.up_to_date(context, owned).await
+    }
+
+    pub async fn list(
+        &self,
+        caller: &Caller,
+        status: Option<Status>,
+        after: Option<OrderId>,
+        limit: u32,
+    ) -> Result<Page, OrderError> {
+        let user = (!caller.admin).then_some(&caller.subject);
+        Ok(self.store.page(user, status, after, limit).await?)
+    }
+
+    pub async fn history(&self, caller: &Caller, id: OrderId) -> Result<Vec<HistoryEntry>, OrderError> {
+        self.find_for(caller, id).await?;
+        Ok(self.store.history(id).await?)
+    }
+
+    /// Asks for the order to be undone. Idempotent; durable before the answer.
+    pub async fn cancel(&self, context: &CallContext, caller: &Caller, id: OrderId) -> Result<Order, OrderError> {
+        self.find_for(caller, id).await?;
+        let by = caller.subject.clone();
+        self.intervene(context, id, |status| match status {
+            Status::Cancelled | Status::Compensating => None,
+            Status::PaymentPending
+            | Status::Paid
+            | Status::Completed
+            | Status::PaymentFailed
+            | Status::NeedsAttention => Some(Event::CancelRequested { by: by.clone() }),
+        })
+        .await
+    }
+
+    // ---- what operators ask for ----
+
+    /// Tries the undo of a parked order again.
+    pub async fn redrive(&self, context: &CallContext, by: &UserId, id: OrderId) -> Result<Order, OrderError> {
+        self.intervene(context, id, |_| Some(Event::Redriven { by: by.clone() })).await
+    }
+
+    /// Ends a parked order whose money was settled by other means.
+    pub async fn resolve(
+        &self,
+        context: &CallContext,
+        by: &UserId,
+        id: OrderId,
+        note: FailureReason,
+    ) -> Result<Order, OrderError> {
+        self.intervene(context, id, |_| Some(Event::ResolvedByHand { by: by.clone(), note: note.clone() })).await
+    }
+
+    pub async fn sagas(&self, state: Option<Status>, limit: u32) -> Result<Vec<SagaSummary>, OrderError> {
+        Ok(self.store.sagas(state, limit).await?)
+    }
+
+    /// Age of the oldest due saga: recovery works when it stays near zero.
+    pub async fn oldest_due(&self) -> Result<Duration, OrderError> {
+        let now = self.store.database.now().await.map_err(StoreError::from)?;
+        Ok(self.store.oldest_due(now).await?)
+    }
+
+    /// Claims at most `limit` due sagas and drives each as far as it goes.
+    pub async fn resume_due(&self, limit: u32) -> Result<DueReport, OrderError> {
+        let now = self.store.database.now().await.map_err(StoreError::from)?;
+        let oldest_due_ms = u64::try_from(self.store.oldest_due(now).await?.as_millis()).unwrap_or(u64::MAX);
+        let due = self.store.claim_due(self.lease(now), now, self.settings.exclusive, limit).await?;
+        let claimed = u32::try_from(due.len()).unwrap_or(u32::MAX);
+        let mut report = DueReport { oldest_due_ms, more: claimed == limit, ..DueReport::default() };
+        for owned in due {
+            report.resumed = report.resumed.saturating_add(1);
+            let context = self.recovery_context(&owned);
+            match self.resume(&context, owned.order).await {
+                Ok(order) if order.status.is_settled() => report.ended = report.ended.saturating_add(1),
+                Ok(_) => report.deferred = report.deferred.saturating_add(1),
+                Err(error) => {
+                    report.deferred = report.deferred.saturating_add(1);
+                    self.world.log("error", &format!("recovery: {error}"), &context);
+                }
+            }
+        }
+        self.store.remove_expired_keys(now).await?;
+        Ok(report)
+    }
+
+    // ---- duplicates ----
+
+    /// The breaker is open and nothing of this request was written: only a duplicate gets an order.
+    async fn place_while_open(
+        &self,
+        context: &CallContext,
+        claim: Option<IdempotencyClaim>,
+        retry_after: Duration,
+    ) -> Result<Placed, OrderError> {
+        if let Some(claim) = claim
+            && let Some(earlier) = self.store.find_claim(&claim).await?
+        {
+            if !earlier.same_request {
+                return Err(OrderError::KeyReused);
+            }
+            return self.await_first(context, earlier.order_id).await;
+        }
+        Err(OrderError::Unavailable { reason: "payment is unreachable".to_owned(), retry_after })
+    }
+
+    /// Waits for the first request with the same key, until this caller's own deadline.
+    async fn await_first(&self, context: &CallContext, id: OrderId) -> Result<Placed, OrderError> {
+        loop {
+            let owned = self.store.find(id).await?.ok_or(OrderError::NotFound)?;
+            let now = self.world.now();
+            let settled = owned.order.status.is_settled();
+            if settled || context.remaining(now) <= CALL_TIME_MIN {
+                return Ok(Placed { order: owned.order, replayed: true });
+            }
+            if self.owner_is_gone(&owned, now) {
+                let order = self.up_to_date(context, owned).await?;
+                return Ok(Placed { order, replayed: true });
+            }
+            self.world.sleep(DUPLICATE_POLL).await;
+        }
+    }
+
+    // ---- ownership ----
+
+    async fn find_for(&self, caller: &Caller, id: OrderId) -> Result<OwnedOrder, OrderError> {
+        let owned = self.store.find(id).await?.ok_or(OrderError::NotFound)?;
+        // Another user's order does not exist for this caller.
+        if caller.may_access(&owned.order) { Ok(owned) } else { Err(OrderError::NotFound) }
+    }
+
+    fn owner_is_gone(&self, owned: &OwnedOrder, now: Timestamp) -> bool {
+        owned.owner != self.settings.owner || owned.due_at.is_some_and(|due| due <= now)
+    }
+
+    async fn up_to_date(&self, context: &CallContext, owned: OwnedOrder) -> Result<Order, OrderError> {
+        let now = self.store.database.now().await.map_err(StoreError::from)?;
+        let open = !owned.order.status.is_settled();
+        if !open || !self.owner_is_gone(&owned, now) {
+            return Ok(owned.order);
+        }
+        let id = owned.order.id;
+        if self.store.claim(id, self.lease(now), now).await? {
+            return self.resume(context, owned.order).await;
+        }
+        Ok(self.store.find(id).await?.ok_or(OrderError::NotFound)?.order)
+    }
+
+    /// Drives a claimed order from its journal.
+    async fn resume(&self, context: &CallContext, mut order: Order) -> Result<Order, OrderError> {
+        let mut saga = match self.store.saga(order.id).await {
+            Ok(saga) => saga,
+            Err(error @ (StoreError::Journal(..) | StoreError::Unreadable(..))) => {
+                // One bad saga parks alone: it must not be claimed again with every round.
+                let again = self.world.now().plus(UNREADABLE_RETRY);
+                self.store.release(order.id, &self.settings.owner, again).await?;
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        project(&mut order, &saga);
+        self.drive(context, &mut order, &mut saga, None).await?;
+        Ok(order)
+    }
+
+    /// Records an operator's or a client's decision, durably, then drives on. `decide` answers
+    /// `None` when there is nothing to record.
+    async fn intervene(
+        &self,
+        context: &CallContext,
+        id: OrderId,
+        decide: impl Fn(Status) -> Option<Event>,
+    ) -> Result<Order, OrderError> {
+        for _ in 0..CALL_TRIES_MAX {
+            let mut owned = self.store.find(id).await?.ok_or(OrderError::NotFound)?;
+            let mut saga = self.store.saga(id).await?;
+            let status = saga.state().status();
+            let Some(event) = decide(status) else {
+                return self.up_to_date(context, owned).await;
+            };
+            if saga.record(event, self.world.now()).is_err() {
+                return Err(OrderError::Illegal(status));
+            }
+            match self.write(context, &mut owned.order, &mut saga, Durability::Durable).await {
+                Ok(()) => {
+                    self.drive(context, &mut owned.order, &mut saga, None).await?;
+                    return Ok(owned.order);
+                }
+                Err(StoreError::Stale) => {} // the saga moved on meanwhile: decide again
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(StoreError::Stale.into())
+    }
+
+    // ---- the saga ----
+
+    /// Does what the saga says until it waits or rests. `order` ends as the last written view.
+    async fn drive(
+        &self,
+        context: &CallContext,
+        order: &mut Order,
+        saga: &mut Saga<OrderSaga>,
+        mut verdict: Option<Verdict>,
+    ) -> Result<(), OrderError> {
+        loop {
+            let effect = saga.next(self.world.now());
+            let event = match effect {
+                Effect::Finish => final_step_of(saga),
+                Effect::Charge | Effect::LookUp { .. } | Effect::Undo => {
+                    if !self.flush(context, order, saga).await? {
+                        return Ok(());
+                    }
+                    self.perform(context, saga, &effect, verdict.take()).await
+                }
+                Effect::Wait(until) => {
+                    if saga.unwritten().is_empty() {
+                        self.store.release(order.id, &self.settings.owner, until).await?;
+                        return Ok(());
+                    }
+                    self.flush(context, order, saga).await?;
+                    return Ok(());
+                }
+                Effect::Rest => {
+                    self.flush(context, order, saga).await?;
+                    return Ok(());
+                }
+            };
+            saga.record(event, self.world.now())?;
+        }
+    }
+
+    /// Writes what is unwritten. These writes can be derived again from payment's durable answer,
+    /// so they are relaxed. False: another owner was faster, and `order` now shows its view.
+    async fn flush(
+        &self,
+        context: &CallContext,
+        order: &mut Order,
+        saga: &mut Saga<OrderSaga>,
+    ) -> Result<bool, OrderError> {
+        if saga.unwritten().is_empty() {
+            return Ok(true);
+        }
+        match self.write(context, order, saga, Durability::Relaxed).await {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                self.world.log("warn", &format!("saga write of {}: {error}", order.id), context);
+                // Show what is stored, never what we hoped to store; recovery finishes it.
+                *order = self.store.find(order.id).await?.ok_or(OrderError::NotFound)?.order;
+                Ok(false)
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        context: &CallContext,
+        order: &mut Order,
+        saga: &mut Saga<OrderSaga>,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        let mut next = order.clone();
+        project(&mut next, saga);
+        let until = match saga.next(self.world.now()) {
+            Effect::Wait(until) => until,
+            _ => self.world.now().plus(LEASE),
+        };
+        let lease = Lease { owner: &self.settings.owner, until };
+        self.store.append(&next, saga, lease, context, durability).await?;
+        saga.mark_written();
+        *order = next;
+        Ok(())
+    }
+
+    /// One remote step, with its tries. Always answers an event: "no answer" is one too.
+    async fn perform(
+        &self,
+        context: &CallContext,
+        saga: &Saga<OrderSaga>,
+        effect: &Effect,
+        mut verdict: Option<Verdict>,
+    ) -> Event {
+        for try_number in 0..CALL_TRIES_MAX {
+            let now = self.world.now();
+            // A charge never starts after the order's deadline, whatever the reason for the delay.
+            let too_late = *effect == Effect::Charge && now >= saga.state().input.deadline;
+            if too_late || context.remaining(now) < CALL_TIME_MIN {
+                break;
+            }
+            let allowed = match verdict.take() {
+                Some(verdict) => verdict,
+                None => self.limiter.allow(PAYMENT_BREAKER).await,
+            };
+            if matches!(allowed, Verdict::Open(_)) {
+                break;
+            }
+            match self.call(&context.within(CALL_TIMEOUT, now), saga, effect).await {
+                Ok(event) => {
+                    self.limiter.report(PAYMENT_BREAKER, true).await;
+                    return event;
+                }
+                Err(error) => self.call_failed(&error, context).await,
+            }
+            if try_number.saturating_add(1) < CALL_TRIES_MAX {
+                let wait = self.world.jitter(CALL_RETRY_WAIT.saturating_mul(1 << try_number));
+                self.world.sleep(wait.min(context.remaining(self.world.now()))).await;
+            }
+        }
+        self.no_answer(saga, effect)
+    }
+
+    async fn call(
+        &self,
+        context: &CallContext,
+        saga: &Saga<OrderSaga>,
+        effect: &Effect,
+    ) -> Result<Event, PaymentsError> {
+        let state = saga.state();
+        let (input, key) = (&state.input, state.input.charge_key());
+        match effect {
+            Effect::Charge => {
+                let method = input.method.as_ref();
+                let charged = self.payments.process(context, &key, input.order_id, input.total, method).await?;
+                Ok(self.event_of(saga, charged))
+            }
+            Effect::LookUp { deadline_passed } => {
+                match self.payments.look_up(context, &key, input.order_id).await? {
+                    Paid::NotYet | Paid::Known(Charged::Pending) if *deadline_passed => Ok(Event::DeadlinePassed),
+                    Paid::NotYet => Ok(self.event_of(saga, Charged::Pending)),
+                    Paid::Known(charged) => Ok(self.event_of(saga, charged)),
+                }
+            }
+            Effect::Undo => {
+                let reason = state.failure_reason().cloned().unwrap_or_else(|| FailureReason::lossy("undone"));
+                let undone = self.payments.undo(context, &key, input.order_id, input.total, &reason).await?;
+                Ok(Event::Undone { payment_id: undone.payment_id })
+            }
+            Effect::Finish | Effect::Wait(_) | Effect::Rest => Ok(final_step_of(saga)),
+        }
+    }
+
+    fn event_of(&self, saga: &Saga<OrderSaga>, charged: Charged) -> Event {
+        match charged {
+            Charged::Approved(payment_id) => Event::PaymentApproved { payment_id },
+            Charged::Declined(payment_id, reason) => Event::PaymentDeclined { payment_id, reason },
+            Charged::Pending => {
+                let wait = self.world.jitter(saga.state().backoff());
+                saga.state().payment_pending(self.world.now(), wait)
+            }
+            Charged::Voided => Event::PaymentVoided,
+        }
+    }
+
+    /// A timeout is unknown, not a failure: the saga waits and asks again with the same key.
+    fn no_answer(&self, saga: &Saga<OrderSaga>, effect: &Effect) -> Event {
+        let (state, now) = (saga.state(), self.world.now());
+        let wait = self.world.jitter(state.backoff());
+        match effect {
+            Effect::Undo => state.undo_failed(now, wait),
+            Effect::Charge | Effect::LookUp { .. } | Effect::Finish | Effect::Wait(_) | Effect::Rest => {
+                state.charge_deferred(now, wait)
+            }
+        }
+    }
+
+    async fn call_failed(&self, error: &PaymentsError, context: &CallContext) {
+        self.world.log("warn", &error.to_string(), context);
+        if self.limiter.report(PAYMENT_BREAKER, false).await {
+            self.world.log("warn", "Circuit breaker OPEN for payment", context);
+        }
+    }
+
+    async fn give_back_probe(&self, verdict: Verdict, context: &CallContext) {
+        if verdict == Verdict::Probe && self.limiter.report(PAYMENT_BREAKER, false).await {
+            self.world.log("warn", "Circuit breaker OPEN for payment", context);
+        }
+    }
+
+    // ---- small decisions ----
+
+    fn input_of(&self, id: OrderId, request: &NewOrder, now: Timestamp) -> Input {
+        let fails = |product: &String| request.items().iter().any(|item| item.product_id.as_str() == product);
+        let final_step = if self.settings.fail_product.as_ref().is_some_and(fails) {
+            FinalStep::Fails(FailureReason::lossy("final step failed"))
+        } else {
+            FinalStep::Succeeds
+        };
+        Input {
+            order_id: id,
+            total: request.total(),
+            method: request.method().cloned(),
+            deadline: now.plus(self.settings.order_deadline),
+            cancel_until: now.plus(self.settings.cancel_window),
+            final_step,
+        }
+    }
+
+    fn lease(&self, now: Timestamp) -> Lease<'_> {
+        Lease { owner: &self.settings.owner, until: now.plus(LEASE) }
+    }
+
+    /// Recovery speaks for the service, with the order's own correlation id.
+    fn recovery_context(&self, owned: &OwnedOrder) -> CallContext {
+        CallContext {
+            correlation_id: owned.correlation_id.clone(),
+            traceparent: String::new(),
+            deadline: self.world.now().plus(RESUME_DEADLINE),
+        }
+    }
+}
+
+/// The final step as journalled: recovery takes the same decision.
+fn final_step_of(saga: &Saga<OrderSaga>) -> Event {
+    match &saga.state().input.final_step {
+        FinalStep::Succeeds => Event::FinalStepDone,
+        FinalStep::Fails(reason) => Event::FinalStepFailed { reason: reason.clone() },
+    }
+}
+
+/// The order as its saga's state shows it.
+fn project(order: &mut Order, saga: &Saga<OrderSaga>) {
+    let state = saga.state();
+    order.status = state.status();
+    order.failure_reason = state.failure_reason().cloned();
+    order.payment_id = state.payment_id();
+    order.updated_at = saga.last_at();
+    debug_assert!(order.payment_id.is_some() || !matches!(state.phase, Phase::Paid { .. }));
+}

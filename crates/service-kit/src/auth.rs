@@ -1,0 +1,203 @@
+//! Who calls: the bearer token (RFC 6750), checked here, without a call for each request.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use settle_ports::{CallContext, Limiter, Rate, World};
+use settle_token::{Claims, Jwks, Role, TokenError, Verifier};
+use settle_types::Timestamp;
+use wasip3::http::types::Method;
+
+use crate::context::headers_of;
+use crate::http::{Call, Outgoing, send};
+use crate::ports::{GuestWorld, HostLimiter};
+use crate::problem::{Kind, Problem};
+use crate::settings::{self, SettingError};
+
+/// How often an unknown key id may make us fetch the keys again.
+const KEYS_REFETCH: Rate = Rate { capacity: 5, refill_per_minute: 6 };
+/// A service token is renewed this long before it expires.
+const RENEW_BEFORE: Duration = Duration::from_secs(60);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How tokens are checked. One an instance.
+pub struct Auth {
+    world: GuestWorld,
+    issuer: String,
+    audiences: Vec<String>,
+    identity_url: String,
+    /// Keys that do not change while the instance lives: the shared secret's, or those set by hand.
+    fixed: Option<Rc<Verifier>>,
+    fetched: RefCell<Option<Rc<Verifier>>>,
+}
+
+impl Auth {
+    /// From the settings. `service` is the audience of service tokens that this service accepts.
+    pub async fn from_settings(world: GuestWorld, service: &'static str) -> Result<Self, SettingError> {
+        let issuer = settings::or_default("token_issuer", "settle-identity").await?;
+        let user_audience = settings::or_default("token_audience", "settle").await?;
+        let audiences = vec![user_audience, service.to_owned()];
+        let names: Vec<&str> = audiences.iter().map(String::as_str).collect();
+        let wrong = |name| move |error: settle_token::KeyError| SettingError::Wrong(name, error.to_string());
+        let fixed = match settings::or_default("token_algorithm", "EdDSA").await?.as_str() {
+            "HS256" => {
+                let secret = settings::required("token_secret").await?;
+                Some(Verifier::hs256(&secret, &issuer, &names).map_err(wrong("token_secret"))?)
+            }
+            "EdDSA" => match settings::optional("token_jwks").await? {
+                Some(text) => {
+                    let jwks: Jwks = serde_json::from_str(&text)
+                        .map_err(|error| SettingError::Wrong("token_jwks", error.to_string()))?;
+                    Some(Verifier::ed25519(&jwks, &issuer, &names).map_err(wrong("token_jwks"))?)
+                }
+                None => None,
+            },
+            _ => return Err(SettingError::Wrong("token_algorithm", "neither EdDSA nor HS256".to_owned())),
+        };
+        let identity_url = settings::or_default("identity_url", "http://identity.internal").await?;
+        let fetched = RefCell::new(None);
+        Ok(Self { world, issuer, audiences, identity_url, fixed: fixed.map(Rc::new), fetched })
+    }
+
+    /// The claims of the request's bearer token.
+    pub async fn authenticate(&self, call: &Call) -> Result<Claims, Problem> {
+        let header = call.header("authorization").unwrap_or_default();
+        let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let Some((_, token)) = token else {
+            return Err(Problem::new(Kind::Unauthenticated, "Send a bearer token."));
+        };
+        let now = self.world.now();
+        let verifier = self.verifier(&call.context, false).await?;
+        let checked = match verifier.verify(token, now) {
+            // The keys may have been rotated since they were fetched.
+            Err(TokenError::UnknownKey) if self.fixed.is_none() && self.may_refetch().await => {
+                self.verifier(&call.context, true).await?.verify(token, now)
+            }
+            other => other,
+        };
+        checked.map_err(|error| {
+            self.world.log("info", &format!("token refused: {error}"), &call.context);
+            let expired = error == TokenError::Expired;
+            let detail = if expired { "The token has expired." } else { "The token is not valid." };
+            Problem::new(Kind::Unauthenticated, detail)
+        })
+    }
+
+    async fn may_refetch(&self) -> bool {
+        HostLimiter.take("keys-refetch", 1, KEYS_REFETCH).await.is_ok()
+    }
+
+    async fn verifier(&self, context: &CallContext, again: bool) -> Result<Rc<Verifier>, Problem> {
+        let known = if again { None } else { self.fixed.clone().or_else(|| self.fetched.borrow().clone()) };
+        if let Some(verifier) = known {
+            return Ok(verifier);
+        }
+        let fetched = self.fetch_keys(context).await.map_err(|error| {
+            self.world.log("warn", &format!("fetching the keys: {error}"), context);
+            let detail = "The token cannot be checked at the moment.";
+            Problem::new(Kind::Unavailable, detail).retry_after(Duration::from_secs(1))
+        })?;
+        let verifier = Rc::new(fetched);
+        *self.fetched.borrow_mut() = Some(verifier.clone());
+        Ok(verifier)
+    }
+
+    async fn fetch_keys(&self, context: &CallContext) -> Result<Verifier, String> {
+        let headers = headers_of(context, FETCH_TIMEOUT).into_iter();
+        let answer = send(Outgoing {
+            method: Method::Get,
+            origin: &self.identity_url,
+            path: "/.well-known/jwks.json",
+            headers: headers.map(|(name, value)| (name.to_owned(), value.into_bytes())).collect(),
+            body: Vec::new(),
+            timeout: FETCH_TIMEOUT,
+        });
+        let answer = answer.await.map_err(|error| error.to_string())?;
+        if answer.status != 200 {
+            return Err(format!("status {}", answer.status));
+        }
+        let jwks: Jwks = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
+        let names: Vec<&str> = self.audiences.iter().map(String::as_str).collect();
+        Verifier::ed25519(&jwks, &self.issuer, &names).map_err(|error| error.to_string())
+    }
+}
+
+/// Refuses everybody but administrators and other services of ours.
+pub fn require_operator(claims: &Claims) -> Result<(), Problem> {
+    match claims.role {
+        Role::Admin | Role::Service => Ok(()),
+        Role::User => Err(Problem::new(Kind::Forbidden, "Only an administrator or a service may do this.")),
+    }
+}
+
+/// Refuses everybody but administrators.
+pub fn require_admin(claims: &Claims) -> Result<(), Problem> {
+    match claims.role {
+        Role::Admin => Ok(()),
+        Role::User | Role::Service => Err(Problem::new(Kind::Forbidden, "Only an administrator may do this.")),
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    expires_in: u64,
+}
+
+/// This service's own token for calls to another one (OAuth 2.0 client credentials).
+pub struct ServiceToken {
+    pub identity_url: String,
+    pub client_id: &'static str,
+    pub client_secret: String,
+    pub audience: &'static str,
+    cached: RefCell<Option<(Timestamp, Rc<str>)>>,
+}
+
+impl ServiceToken {
+    pub fn new(
+        identity_url: String,
+        client_id: &'static str,
+        client_secret: String,
+        audience: &'static str,
+    ) -> Self {
+        Self { identity_url, client_id, client_secret, audience, cached: RefCell::new(None) }
+    }
+
+    /// A token that is valid for a while; kept in the instance. The error is for the log.
+    pub async fn get(&self, context: &CallContext, world: &GuestWorld) -> Result<Rc<str>, String> {
+        let now = world.now();
+        if let Some((renew_at, token)) = self.cached.borrow().as_ref()
+            && now < *renew_at
+        {
+            return Ok(token.clone());
+        }
+        let timeout = context.remaining(now).min(FETCH_TIMEOUT);
+        let mut headers = vec![("content-type".to_owned(), b"application/x-www-form-urlencoded".to_vec())];
+        let carried = headers_of(context, timeout).into_iter();
+        headers.extend(carried.map(|(name, value)| (name.to_owned(), value.into_bytes())));
+        // Our secrets are base64url: nothing to encode.
+        let body = format!(
+            "grant_type=client_credentials&client_id={}&client_secret={}&audience={}",
+            self.client_id, self.client_secret, self.audience
+        );
+        let answer = send(Outgoing {
+            method: Method::Post,
+            origin: &self.identity_url,
+            path: "/oauth/token",
+            headers,
+            body: body.into_bytes(),
+            timeout,
+        });
+        let answer = answer.await.map_err(|error| error.to_string())?;
+        if answer.status != 200 {
+            return Err(format!("identity answered {} to client credentials", answer.status));
+        }
+        let parsed: TokenAnswer = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
+        let life = Duration::from_secs(parsed.expires_in).saturating_sub(RENEW_BEFORE);
+        let token: Rc<str> = parsed.access_token.into();
+        *self.cached.borrow_mut() = Some((now.plus(life), token.clone()));
+        Ok(token)
+    }
+}

@@ -1,0 +1,121 @@
+//! Calls to other services through the host: in process where it has the target, over a pooled
+//! connection otherwise.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use wasip3::http::types::{ErrorCode, Fields, Method, Request, RequestOptions, Response, Scheme};
+use wasip3::wit_bindgen::{StreamResult, spawn_local};
+use wasip3::{wit_future, wit_stream};
+
+use super::entry::header_map;
+
+/// Largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// A request to another service.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    pub method: Method,
+    /// `http://authority`, without a path.
+    pub origin: &'a str,
+    pub path: &'a str,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    pub timeout: Duration,
+}
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub trailers: HeaderMap,
+}
+
+/// No answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The request did not leave, or nobody took it.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It may have been carried out.
+    #[error("no answer: {0}")]
+    OutcomeUnknown(String),
+}
+
+/// Sends a request and reads the whole answer.
+pub async fn send(outgoing: Outgoing<'_>) -> Result<Answer, SendError> {
+    let request = request_of(outgoing)?;
+    let response = wasip3::http::client::send(request).await.map_err(send_error)?;
+    let status = response.get_status_code();
+    let headers = header_map(response.get_headers().copy_all());
+    let (_done, received) = wit_future::new(|| Ok(()));
+    let (mut stream, trailers) = Response::consume_body(response, received);
+    let mut body = Vec::new();
+    loop {
+        let (result, chunk) = stream.read(Vec::with_capacity(CHUNK_BYTES)).await;
+        body.extend_from_slice(&chunk);
+        if body.len() > ANSWER_BYTES_MAX {
+            return Err(SendError::OutcomeUnknown("the answer is too large".to_owned()));
+        }
+        if matches!(result, StreamResult::Dropped) {
+            break;
+        }
+    }
+    drop(stream);
+    let trailers = trailers.await.map_err(|error| SendError::OutcomeUnknown(error.to_string()))?;
+    let trailers = trailers.map(|fields| header_map(fields.copy_all())).unwrap_or_default();
+    Ok(Answer { status, headers, body, trailers })
+}
+
+fn request_of(outgoing: Outgoing<'_>) -> Result<Request, SendError> {
+    let invalid = |what: &str| SendError::NotSent(format!("{what} is not valid"));
+    let (scheme, authority) = match outgoing.origin.split_once("://") {
+        Some(("http", authority)) => (Scheme::Http, authority),
+        Some(("https", authority)) => (Scheme::Https, authority),
+        _ => return Err(invalid("the origin")),
+    };
+    let fields = Fields::from_list(&outgoing.headers).map_err(|_| invalid("a header"))?;
+    let (_no_trailers, trailers) = wit_future::new(|| Ok(None));
+    let body = (!outgoing.body.is_empty()).then(|| {
+        let (mut out, body) = wit_stream::new();
+        let bytes = outgoing.body;
+        // The host tells by its answer whether the body arrived.
+        spawn_local(async move {
+            let _unsent = out.write_all(bytes).await;
+        });
+        body
+    });
+    let options = RequestOptions::new();
+    let nanos = u64::try_from(outgoing.timeout.as_nanos()).unwrap_or(u64::MAX);
+    options.set_connect_timeout(Some(nanos)).map_err(|_| invalid("the timeout"))?;
+    options.set_first_byte_timeout(Some(nanos)).map_err(|_| invalid("the timeout"))?;
+    let (request, _sent) = Request::new(fields, body, trailers, Some(options));
+    request.set_method(&outgoing.method).map_err(|()| invalid("the method"))?;
+    request.set_scheme(Some(&scheme)).map_err(|()| invalid("the scheme"))?;
+    request.set_authority(Some(authority)).map_err(|()| invalid("the authority"))?;
+    request.set_path_with_query(Some(outgoing.path)).map_err(|()| invalid("the path"))?;
+    Ok(request)
+}
+
+/// Whether a request that failed may have been carried out: yes, unless it cannot have left.
+fn send_error(error: ErrorCode) -> SendError {
+    match error {
+        ErrorCode::DnsTimeout
+        | ErrorCode::DnsError(_)
+        | ErrorCode::DestinationNotFound
+        | ErrorCode::DestinationUnavailable
+        | ErrorCode::DestinationIpProhibited
+        | ErrorCode::DestinationIpUnroutable
+        | ErrorCode::ConnectionRefused
+        | ErrorCode::ConnectionTimeout
+        | ErrorCode::ConnectionLimitReached
+        | ErrorCode::TlsCertificateError
+        | ErrorCode::HttpRequestDenied
+        | ErrorCode::HttpRequestUriInvalid => SendError::NotSent(error.to_string()),
+        other => SendError::OutcomeUnknown(other.to_string()),
+    }
+}

@@ -1,0 +1,161 @@
+//! HTTP in and out: plain requests and replies on our side, WASI streams on the host's.
+
+mod client;
+mod entry;
+
+pub use client::{Answer, Outgoing, SendError, send};
+pub use entry::serve;
+
+use http::{HeaderMap, Method};
+use serde::de::DeserializeOwned;
+use settle_ports::CallContext;
+
+use crate::problem::{Kind, Problem};
+
+/// Largest request body.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// A request, read whole.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub context: CallContext,
+}
+
+impl Call {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Whether the media type of the body is `wanted`, whatever its parameters.
+    pub fn has_content_type(&self, wanted: &str) -> bool {
+        let given = self.header("content-type").unwrap_or_default();
+        given.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(wanted)
+    }
+
+    /// The body as JSON of a known shape; unknown fields are the shape's to refuse.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        if !self.has_content_type("application/json") {
+            return Err(Problem::new(Kind::UnsupportedMediaType, "Send application/json."));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let kind = if error.is_data() { Kind::InvalidField } else { Kind::MalformedRequest };
+            Problem::new(kind, format!("The body: {error}."))
+        })
+    }
+
+    /// The query's fields, each at most once and none but `known`.
+    pub fn query<const N: usize>(&self, known: [&str; N]) -> Result<[Option<String>; N], Problem> {
+        let mut values = [const { None }; N];
+        for (name, value) in form_fields(&self.query)? {
+            let slot = known.iter().position(|known| *known == name).and_then(|at| values.get_mut(at));
+            match slot {
+                Some(slot @ None) => *slot = Some(value),
+                Some(Some(_)) => {
+                    return Err(Problem::new(Kind::MalformedRequest, format!("`{name}` is given twice.")));
+                }
+                None => {
+                    return Err(Problem::new(Kind::MalformedRequest, format!("Unknown parameter `{name}`.")));
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Fields of `application/x-www-form-urlencoded` text (a query, or a form's body).
+pub fn form_fields(text: &str) -> Result<Vec<(String, String)>, Problem> {
+    let pairs = text.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((percent_decode(name)?, percent_decode(value)?))
+        })
+        .collect()
+}
+
+/// Decodes `%XX` and `+`; refuses anything that is not UTF-8 afterwards.
+fn percent_decode(text: &str) -> Result<String, Problem> {
+    let bad = || Problem::new(Kind::MalformedRequest, "A parameter is not percent-encoded UTF-8.");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => bytes.push(b' '),
+            b'%' => {
+                let digits = [rest.next().ok_or_else(bad)?, rest.next().ok_or_else(bad)?];
+                let digits = std::str::from_utf8(&digits).map_err(|_| bad())?;
+                bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+            }
+            other => bytes.push(other),
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| bad())
+}
+
+/// An answer, written whole. `trailers` are for gRPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    pub trailers: Option<Vec<(String, Vec<u8>)>>,
+}
+
+impl Reply {
+    pub fn new(status: u16, body: Vec<u8>) -> Self {
+        Self { status, headers: Vec::new(), body, trailers: None }
+    }
+
+    pub fn json(status: u16, body: &impl serde::Serialize) -> Self {
+        match serde_json::to_vec(body) {
+            Ok(body) => Self::new(status, body).header("content-type", "application/json"),
+            // Our own shapes always serialise; a defect must not end the instance.
+            Err(_) => Self::new(500, Vec::new()),
+        }
+    }
+
+    pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into().into_bytes()));
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(content_type: &str, body: &str, query: &str) -> Call {
+        Call {
+            method: Method::POST,
+            path: "/".into(),
+            query: query.into(),
+            headers: [("content-type".parse().unwrap(), content_type.parse().unwrap())].into_iter().collect(),
+            body: body.as_bytes().to_vec(),
+            context: CallContext::default(),
+        }
+    }
+
+    #[test]
+    fn bodies_are_refused_by_what_is_wrong_with_them() {
+        let kind = |content_type, body| call(content_type, body, "").json::<Vec<u8>>().map_err(|p| p.kind);
+        assert_eq!(kind("application/json; charset=utf-8", "[1]"), Ok(vec![1]));
+        assert_eq!(kind("text/plain", "[1]"), Err(Kind::UnsupportedMediaType));
+        assert_eq!(kind("application/json", "[1"), Err(Kind::MalformedRequest));
+        assert_eq!(kind("application/json", "[999]"), Err(Kind::InvalidField));
+        assert_eq!(kind("application/json", ""), Err(Kind::MalformedRequest));
+    }
+
+    #[test]
+    fn queries_take_known_fields_once() {
+        let ask = |query| call("", "", query).query(["a", "b"]).map_err(|p| p.kind);
+        assert_eq!(ask("b=x%20y+z"), Ok([None, Some("x y z".into())]));
+        for bad in ["c=1", "a=1&a=2", "a=%zz", "a=%ff", "a=%2"] {
+            assert_eq!(ask(bad), Err(Kind::MalformedRequest), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Clock, randomness, waiting and log lines of this instance.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use settle_ports::{CallContext, World};
+use settle_types::Timestamp;
+use wasip3::clocks::monotonic_clock;
+use wasip3::random::random::get_random_u64;
+
+/// The host's clock and randomness. `service` names the log lines.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestWorld {
+    pub service: &'static str,
+}
+
+impl World for GuestWorld {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn random(&self) -> (u64, u64) {
+        (get_random_u64(), get_random_u64())
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        monotonic_clock::wait_for(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)).await;
+    }
+
+    fn log(&self, level: &'static str, message: &str, context: &CallContext) {
+        let line = serde_json::json!({
+            "at": self.now().to_string(),
+            "level": level,
+            "service": self.service,
+            "correlation_id": context.correlation_id,
+            "trace_id": context.trace_id(),
+            "message": message,
+        });
+        eprintln!("{line}");
+    }
+}
