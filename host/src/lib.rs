@@ -1,0 +1,18 @@
+//! The embedded host: runs the application of a `spin.toml` in one process.
+//!
+//! It knows components, capabilities and listeners, and nothing of orders or payments. Each
+//! capability of `wit/` has a folder; `guest.rs` is what one instance sees of them.
+
+pub mod bindings;
+pub mod config;
+pub mod doctor;
+pub mod engine;
+pub mod guest;
+pub mod http;
+pub mod limits;
+pub mod manifest;
+pub mod recovery;
+pub mod secrets;
+pub mod service;
+pub mod sql;
+pub mod up;

@@ -1,1 +1,102 @@
-fn main(){}
+//! Everything that is done to this repository: `cargo xtask COMMAND`.
+
+mod build;
+mod tidy;
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+
+const HELP: &str = "cargo xtask COMMAND
+
+  build             the components and the host; the last line is the host's path
+  up [-- ARGS]      build, then `settle up ARGS`
+  doctor [-- ARGS]  build, then `settle doctor ARGS`
+  test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
+  lint              clippy for the host and for the guests
+  tidy              the rules of this repository that no compiler checks";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    env::set_current_dir(root()?)?;
+    let (command, rest) = args.split_first().map_or(("help", args), |(first, rest)| (first.as_str(), rest));
+    let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|arg| *arg != "--").collect();
+    match command {
+        "build" => {
+            let host = build::all()?;
+            println!("{}", host.display());
+            Ok(())
+        }
+        "up" | "doctor" => {
+            let host = build::all()?;
+            replace_by(Command::new(host).arg(command).args(rest))
+        }
+        "test" => test(rest.first().copied()),
+        "lint" => lint(),
+        "tidy" => tidy::run(),
+        "help" | "--help" | "-h" => {
+            println!("{HELP}");
+            Ok(())
+        }
+        other => bail!("there is no command `{other}`\n{HELP}"),
+    }
+}
+
+fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask has no parent directory")?.to_owned())
+}
+
+fn test(name: Option<&str>) -> Result<()> {
+    tidy::run()?;
+    cargo(&["fmt", "--all", "--check"])?;
+    build::all()?;
+    let mut args = vec!["test", "--release", "--workspace", "--no-fail-fast"];
+    for guest in build::GUESTS {
+        args.extend(["--exclude", guest]);
+    }
+    args.extend(name);
+    cargo(&args)
+}
+
+fn lint() -> Result<()> {
+    cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    let toolchain = build::guest_toolchain()?;
+    let mut clippy = build::guest_cargo(&toolchain);
+    clippy.args(["clippy", "--profile", build::GUEST_PROFILE, "--target", build::GUEST_TARGET]);
+    for guest in build::GUESTS {
+        clippy.args(["-p", guest]);
+    }
+    check(clippy.args(["--", "-D", "warnings"]))
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    check(Command::new("cargo").args(args))
+}
+
+/// Runs a command to its end; an error names it.
+fn check(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Becomes the command: signals reach it, and nothing waits beside it.
+fn replace_by(command: &mut Command) -> Result<()> {
+    use std::os::unix::process::CommandExt as _;
+    Err(command.exec()).with_context(|| format!("starting {command:?}"))
+}

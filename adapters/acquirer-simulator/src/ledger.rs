@@ -95,15 +95,16 @@ impl Ledger {
     }
 
     pub async fn charge(&self, key: &str, amount: &Money, method: &str) -> Result<ChargeOutcome, Error> {
-        let counted = sql("INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, charge_calls)
+        let counted =
+            sql("INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, charge_calls)
                            VALUES ($1, 'new', $2, $3, $4, 1)
                            ON CONFLICT (key) DO UPDATE SET charge_calls = charge_calls + 1
                            RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
                                      charge_calls, lookup_calls, void_calls, refund_calls")
-        .bind(key)
-        .bind(amount.minor)
-        .bind(amount.currency.as_str())
-        .bind(method);
+            .bind(key)
+            .bind(amount.minor)
+            .bind(amount.currency.as_str())
+            .bind(method);
         let Some(charge) = self.count(counted).await? else { return Err(lost("no row")) };
         let fault = fault::of(&charge.method);
         if let Fault::DelayMillis(millis) = fault {
@@ -224,7 +225,8 @@ impl Ledger {
                 _ => return Ok(standing_of(&charge, key)),
             };
             let statement = statement.bind(key).bind(charge.state.as_str());
-            let done = self.database.execute(vec![statement], Durability::Relaxed).await.map_err(unreachable)?;
+            let done =
+                self.database.execute(vec![statement], Durability::Relaxed).await.map_err(unreachable)?;
             if done.first().is_none_or(|outcome| outcome.affected == 0) {
                 continue; // a charge was decided meanwhile: look again
             }

@@ -22,7 +22,6 @@ const CANCEL_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct App {
     pub orders: Orders<GuestWorld, SqlDatabase, RemotePayments, HostLimiter>,
     pub auth: Auth,
-    pub issuer: String,
     /// Resume due sagas with the traffic: for hosts that call recovery on no timer.
     pub recovery_by_traffic: bool,
 }
@@ -59,7 +58,6 @@ async fn make() -> Result<App, StartError> {
     Ok(App {
         orders: Orders::new(WORLD, database, payments, HostLimiter, settings),
         auth,
-        issuer: settings::or_default("token_issuer", "settle-identity").await?,
         recovery_by_traffic: settings::flag("recovery_by_traffic").await?,
     })
 }

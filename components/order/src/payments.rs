@@ -57,9 +57,8 @@ impl Payments for RemotePayments {
             Ok(wire::ProcessOutcome::Declined) => Ok(declined(payment)),
             Ok(wire::ProcessOutcome::Pending) => Ok(Charged::Pending),
             Ok(wire::ProcessOutcome::Voided) => Ok(Charged::Voided),
-            Ok(wire::ProcessOutcome::ExistsWithDifferentAmount | wire::ProcessOutcome::Unspecified) | Err(_) => {
-                Err(unusable("outcome"))
-            }
+            Ok(wire::ProcessOutcome::ExistsWithDifferentAmount | wire::ProcessOutcome::Unspecified)
+            | Err(_) => Err(unusable("outcome")),
         }
     }
 

@@ -81,7 +81,8 @@ async fn answer(app: &Rc<App>, call: &Call) -> Result<Reply, Problem> {
 }
 
 fn caller_of(claims: &Claims) -> Result<Caller, Problem> {
-    let subject = claims.sub.parse().map_err(|_| Problem::new(Kind::Unauthenticated, "The subject is not usable."))?;
+    let subject =
+        claims.sub.parse().map_err(|_| Problem::new(Kind::Unauthenticated, "The subject is not usable."))?;
     Ok(Caller { issuer: claims.iss.clone(), subject, admin: claims.role == Role::Admin })
 }
 
@@ -96,7 +97,8 @@ fn invalid(error: &dyn std::fmt::Display) -> Problem {
 /// 201 when the outcome is known, 202 when not yet; both with the order and its place.
 fn placed_reply(order: &Order, replayed: bool) -> Reply {
     let status = if order.status.is_settled() { 201 } else { 202 };
-    let reply = Reply::json(status, &bodies::order(order)).header("location", format!("/v1/orders/{}", order.id));
+    let reply =
+        Reply::json(status, &bodies::order(order)).header("location", format!("/v1/orders/{}", order.id));
     if replayed { reply.header("idempotent-replayed", "true") } else { reply }
 }
 
@@ -111,11 +113,14 @@ async fn place(app: &Rc<App>, call: &Call, claims: &Claims) -> Result<Reply, Pro
     let key = key.ok_or_else(|| Problem::new(Kind::MissingIdempotencyKey, "Send an Idempotency-Key."))?;
     let key: IdempotencyKey = key.parse().map_err(|error| invalid(&error))?;
     let request: bodies::PlaceRequest = call.json()?;
-    let order = NewOrder::parse(&caller, request.user_id, request.items, request.payment_method)
-        .map_err(|error| match error {
-            settle_order_core::RuleBroken::ForAnotherUser => Problem::new(Kind::Forbidden, format!("{error}.")),
+    let order = NewOrder::parse(&caller, request.user_id, request.items, request.payment_method).map_err(
+        |error| match error {
+            settle_order_core::RuleBroken::ForAnotherUser => {
+                Problem::new(Kind::Forbidden, format!("{error}."))
+            }
             other => invalid(&other),
-        })?;
+        },
+    )?;
     let claim = claim_of(&caller, &key, &order)?;
     let placed = app.orders.place(&call.context, order, Some(claim)).await;
     resume_by_traffic(app);
@@ -160,7 +165,8 @@ async fn list(app: &App, call: &Call, claims: &Claims) -> Result<Reply, Problem>
     let [status, after, limit] = call.query(["status", "after", "limit"])?;
     let status = status.map(|text| status_of(&text)).transpose()?;
     let bad = |what: &str| Problem::new(Kind::MalformedRequest, what.to_owned());
-    let after = after.map(|text| text.parse().map_err(|_| bad("`after` is not a cursor of ours."))).transpose()?;
+    let after =
+        after.map(|text| text.parse().map_err(|_| bad("`after` is not a cursor of ours."))).transpose()?;
     let limit = match limit {
         None => PAGE_SIZE_DEFAULT,
         Some(text) => text
@@ -169,7 +175,8 @@ async fn list(app: &App, call: &Call, claims: &Claims) -> Result<Reply, Problem>
             .filter(|limit| (1..=PAGE_SIZE_MAX).contains(limit))
             .ok_or_else(|| bad(&format!("`limit` is from 1 to {PAGE_SIZE_MAX}.")))?,
     };
-    let page = app.orders.list(&caller, status, after, limit).await.map_err(|error| problem_of(error, call))?;
+    let page =
+        app.orders.list(&caller, status, after, limit).await.map_err(|error| problem_of(error, call))?;
     Ok(Reply::json(200, &bodies::page(&page)))
 }
 

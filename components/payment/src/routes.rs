@@ -153,7 +153,10 @@ async fn refund(app: &App, id: &str, call: &Call) -> Result<Reply, Problem> {
     let amount = match request.amount {
         None => None,
         Some(amount) if amount.currency() != found.payment.amount.currency() => {
-            return Err(Problem::new(Kind::InvalidField, "The amount is in another currency than the payment."));
+            return Err(Problem::new(
+                Kind::InvalidField,
+                "The amount is in another currency than the payment.",
+            ));
         }
         Some(amount) if amount.minor() <= 0 => {
             return Err(Problem::new(Kind::InvalidField, "The amount must be more than zero."));
@@ -172,7 +175,9 @@ async fn refund(app: &App, id: &str, call: &Call) -> Result<Reply, Problem> {
         Refunded::ExceedsCaptured => {
             Err(Problem::new(Kind::RefundExceedsCaptured, "Less than that is left of the payment."))
         }
-        Refunded::NotCaptured => Err(Problem::new(Kind::IllegalTransition, "Nothing was taken to be refunded.")),
+        Refunded::NotCaptured => {
+            Err(Problem::new(Kind::IllegalTransition, "Nothing was taken to be refunded."))
+        }
         Refunded::NotFound => Err(Problem::not_found()),
     }
 }
@@ -206,4 +211,3 @@ pub fn problem_of(error: PaymentError, call: &Call) -> Problem {
     WORLD.log(level, &error.to_string(), &call.context);
     if problem.kind.status() == 503 { problem.retry_after(context::RETRY_AFTER) } else { problem }
 }
-

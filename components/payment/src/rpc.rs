@@ -41,7 +41,8 @@ async fn process(app: &App, call: &Call) -> Result<wire::ProcessResponse, Proble
     };
     let amount = amount_of(request.amount.as_ref())?;
     let amount = Money::positive(amount.minor(), amount.currency()).map_err(|error| invalid(&error))?;
-    let charge = Charge { key: key_of(&request.key)?, order_id: order_of(&request.order_id)?, amount, method };
+    let charge =
+        Charge { key: key_of(&request.key)?, order_id: order_of(&request.order_id)?, amount, method };
     let processed = app.payments.process(&call.context, &charge).await;
     let (outcome, payment) = match processed.map_err(|error| problem_of(error, call))? {
         Processed::Captured(payment) => (wire::ProcessOutcome::Captured, payment),

@@ -8,4 +8,6 @@ mod service;
 
 pub use passwords::{Password, PasswordError, PasswordHash};
 pub use schema::SCHEMA;
-pub use service::{Client, Identity, IdentityError, Issued, RegisterOutcome, Settings, Username, UsernameError};
+pub use service::{
+    Client, Identity, IdentityError, Issued, RegisterOutcome, Settings, Username, UsernameError,
+};

@@ -92,7 +92,9 @@ pub enum IdentityError {
 impl From<SqlError> for IdentityError {
     fn from(error: SqlError) -> Self {
         match error {
-            SqlError::NotApplied(_) | SqlError::OutcomeUnknown(_) => IdentityError::Unavailable(error.to_string()),
+            SqlError::NotApplied(_) | SqlError::OutcomeUnknown(_) => {
+                IdentityError::Unavailable(error.to_string())
+            }
             SqlError::Conflict(_) | SqlError::Invalid(_) | SqlError::TooLarge(_) | SqlError::Unmet(_) => {
                 IdentityError::Internal(error.to_string())
             }
@@ -126,8 +128,8 @@ impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
         let bucket = format!("login/{}", username.0);
         self.limiter.take(&bucket, 1, TRIES_PER_ACCOUNT).await.map_err(IdentityError::Throttled)?;
         self.limiter.take("argon2", 1, HASHING).await.map_err(IdentityError::Throttled)?;
-        let statement =
-            sql("SELECT id, password_hash, role FROM identity_users WHERE username = $1").bind(username.as_str());
+        let statement = sql("SELECT id, password_hash, role FROM identity_users WHERE username = $1")
+            .bind(username.as_str());
         let found = self.database.query(statement).await?;
         let Some(row) = found.rows.first() else {
             PasswordHash(PasswordHash::OF_NOBODY.to_owned()).matches(password);
@@ -169,7 +171,12 @@ impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
     }
 
     /// Makes sure that there is a user with this name; an existing one stays as it is.
-    pub async fn seed(&self, username: &Username, password: &Password, role: Role) -> Result<(), IdentityError> {
+    pub async fn seed(
+        &self,
+        username: &Username,
+        password: &Password,
+        role: Role,
+    ) -> Result<(), IdentityError> {
         let statement = sql("SELECT 1 FROM identity_users WHERE username = $1").bind(username.as_str());
         if self.database.query(statement).await?.rows.is_empty() {
             self.register(username, password, role).await?;
@@ -196,7 +203,13 @@ impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
         self.settings.signer.jwks()
     }
 
-    fn sign(&self, subject: &str, role: Role, audience: &str, life: Duration) -> Result<Issued, IdentityError> {
+    fn sign(
+        &self,
+        subject: &str,
+        role: Role,
+        audience: &str,
+        life: Duration,
+    ) -> Result<Issued, IdentityError> {
         let now = self.world.now();
         let claims = Claims {
             iss: self.settings.issuer.clone(),

@@ -78,10 +78,11 @@ impl<D: Database> Store<D> {
 
     /// Gives an order back until `due_at`, without a change of its saga.
     pub async fn release(&self, id: OrderId, owner: &str, due_at: Timestamp) -> Result<(), StoreError> {
-        let statement = sql("UPDATE orders SET due_at = $1 WHERE id = $2 AND owner = $3 AND due_at IS NOT NULL")
-            .bind(due_at)
-            .bind(id.to_string())
-            .bind(owner);
+        let statement =
+            sql("UPDATE orders SET due_at = $1 WHERE id = $2 AND owner = $3 AND due_at IS NOT NULL")
+                .bind(due_at)
+                .bind(id.to_string())
+                .bind(owner);
         self.database.execute(vec![statement], Durability::Relaxed).await?;
         Ok(())
     }
@@ -104,7 +105,9 @@ impl<D: Database> Store<D> {
     /// Open and parked sagas, oldest first.
     pub async fn sagas(&self, state: Option<Status>, limit: u32) -> Result<Vec<SagaSummary>, StoreError> {
         // Two reads, each with a partial index of its own.
-        let open = sql(select_orders!("WHERE due_at IS NOT NULL AND ($1 IS NULL OR status = $1) ORDER BY due_at LIMIT $2"));
+        let open = sql(select_orders!(
+            "WHERE due_at IS NOT NULL AND ($1 IS NULL OR status = $1) ORDER BY due_at LIMIT $2"
+        ));
         let parked = sql(select_orders!(
             "WHERE status = 'needs_attention' AND ($1 IS NULL OR status = $1) ORDER BY id LIMIT $2"
         ));

@@ -154,7 +154,12 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
 
     /// Reads an order. One whose owner is gone is brought up to date first, so that a client's
     /// view never goes backwards, not even after the machine lost a relaxed write.
-    pub async fn read(&self, context: &CallContext, caller: &Caller, id: OrderId) -> Result<Order, OrderError> {
+    pub async fn read(
+        &self,
+        context: &CallContext,
+        caller: &Caller,
+        id: OrderId,
+    ) -> Result<Order, OrderError> {
         let owned = self.find_for(caller, id).await?;
         self.up_to_date(context, owned).await
     }
@@ -176,7 +181,12 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
     }
 
     /// Asks for the order to be undone. Idempotent; durable before the answer.
-    pub async fn cancel(&self, context: &CallContext, caller: &Caller, id: OrderId) -> Result<Order, OrderError> {
+    pub async fn cancel(
+        &self,
+        context: &CallContext,
+        caller: &Caller,
+        id: OrderId,
+    ) -> Result<Order, OrderError> {
         self.find_for(caller, id).await?;
         let by = caller.subject.clone();
         self.intervene(context, id, |status| match status {
@@ -193,7 +203,12 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
     // ---- what operators ask for ----
 
     /// Tries the undo of a parked order again.
-    pub async fn redrive(&self, context: &CallContext, by: &UserId, id: OrderId) -> Result<Order, OrderError> {
+    pub async fn redrive(
+        &self,
+        context: &CallContext,
+        by: &UserId,
+        id: OrderId,
+    ) -> Result<Order, OrderError> {
         self.intervene(context, id, |_| Some(Event::Redriven { by: by.clone() })).await
     }
 
@@ -205,7 +220,8 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         id: OrderId,
         note: FailureReason,
     ) -> Result<Order, OrderError> {
-        self.intervene(context, id, |_| Some(Event::ResolvedByHand { by: by.clone(), note: note.clone() })).await
+        self.intervene(context, id, |_| Some(Event::ResolvedByHand { by: by.clone(), note: note.clone() }))
+            .await
     }
 
     pub async fn sagas(&self, state: Option<Status>, limit: u32) -> Result<Vec<SagaSummary>, OrderError> {
@@ -477,18 +493,22 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         match effect {
             Effect::Charge => {
                 let method = input.method.as_ref();
-                let charged = self.payments.process(context, &key, input.order_id, input.total, method).await?;
+                let charged =
+                    self.payments.process(context, &key, input.order_id, input.total, method).await?;
                 Ok(self.event_of(saga, charged))
             }
             Effect::LookUp { deadline_passed } => {
                 match self.payments.look_up(context, &key, input.order_id).await? {
-                    Paid::NotYet | Paid::Known(Charged::Pending) if *deadline_passed => Ok(Event::DeadlinePassed),
+                    Paid::NotYet | Paid::Known(Charged::Pending) if *deadline_passed => {
+                        Ok(Event::DeadlinePassed)
+                    }
                     Paid::NotYet => Ok(self.event_of(saga, Charged::Pending)),
                     Paid::Known(charged) => Ok(self.event_of(saga, charged)),
                 }
             }
             Effect::Undo => {
-                let reason = state.failure_reason().cloned().unwrap_or_else(|| FailureReason::lossy("undone"));
+                let reason =
+                    state.failure_reason().cloned().unwrap_or_else(|| FailureReason::lossy("undone"));
                 let undone = self.payments.undo(context, &key, input.order_id, input.total, &reason).await?;
                 Ok(Event::Undone { payment_id: undone.payment_id })
             }

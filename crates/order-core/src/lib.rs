@@ -14,7 +14,7 @@ mod store;
 pub use claims::{DueReport, SagaSummary};
 pub use driver::{OrderError, Orders, Placed, Settings};
 pub use order::{Caller, Item, NewOrder, Order, RuleBroken, Status};
-pub use payments::{Charged, Payments, PaymentsError, Paid, Undone};
+pub use payments::{Charged, Paid, Payments, PaymentsError, Undone};
 pub use saga::{Effect, Event, FinalStep, Input, OrderSaga, Phase, State, Timer};
 pub use schema::SCHEMA;
 pub use store::{HistoryEntry, IdempotencyClaim, Page};

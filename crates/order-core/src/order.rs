@@ -219,7 +219,8 @@ mod tests {
     fn only_an_administrator_orders_for_another_user() {
         let bob: UserId = "bob".parse().unwrap();
         let parse = |admin| {
-            NewOrder::parse(&caller(admin), Some(bob.clone()), vec![item(1, 1, "EUR")], None).map(|o| o.user_id)
+            NewOrder::parse(&caller(admin), Some(bob.clone()), vec![item(1, 1, "EUR")], None)
+                .map(|o| o.user_id)
         };
         assert_eq!(parse(false), Err(RuleBroken::ForAnotherUser));
         assert_eq!(parse(true), Ok(bob.clone()));

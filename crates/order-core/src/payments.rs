@@ -52,8 +52,12 @@ pub trait Payments {
         method: Option<&PaymentMethod>,
     ) -> Result<Charged, PaymentsError>;
 
-    async fn look_up(&self, context: &CallContext, key: &OperationKey, order: OrderId)
-    -> Result<Paid, PaymentsError>;
+    async fn look_up(
+        &self,
+        context: &CallContext,
+        key: &OperationKey,
+        order: OrderId,
+    ) -> Result<Paid, PaymentsError>;
 
     /// `amount` describes a tombstone; how much is returned is what the acquirer took.
     async fn undo(

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use settle_saga::Definition;
-use settle_types::{FailureReason, Money, OperationKey, OrderId, PaymentId, PaymentMethod, Timestamp, UserId};
+use settle_types::{
+    FailureReason, Money, OperationKey, OrderId, PaymentId, PaymentMethod, Timestamp, UserId,
+};
 
 use crate::order::Status;
 
@@ -54,27 +56,49 @@ impl Input {
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     Placed(Input),
-    PaymentApproved { payment_id: PaymentId },
-    PaymentDeclined { payment_id: Option<PaymentId>, reason: FailureReason },
+    PaymentApproved {
+        payment_id: PaymentId,
+    },
+    PaymentDeclined {
+        payment_id: Option<PaymentId>,
+        reason: FailureReason,
+    },
     /// The acquirer has not decided; look up at `due_at`.
-    PaymentPending { due_at: Timestamp },
+    PaymentPending {
+        due_at: Timestamp,
+    },
     /// No answer to the charge; ask again at `due_at`.
-    ChargeDeferred { due_at: Timestamp },
+    ChargeDeferred {
+        due_at: Timestamp,
+    },
     /// The order's time is over and the payment is not approved.
     DeadlinePassed,
     /// Payment answered that the key had been undone: nothing is taken any more.
     PaymentVoided,
-    CancelRequested { by: UserId },
+    CancelRequested {
+        by: UserId,
+    },
     FinalStepDone,
-    FinalStepFailed { reason: FailureReason },
+    FinalStepFailed {
+        reason: FailureReason,
+    },
     /// Nothing taken, or all of it returned.
-    Undone { payment_id: Option<PaymentId> },
-    UndoDeferred { due_at: Timestamp },
+    Undone {
+        payment_id: Option<PaymentId>,
+    },
+    UndoDeferred {
+        due_at: Timestamp,
+    },
     UndoBudgetSpent,
     /// An operator asks to try the undo again.
-    Redriven { by: UserId },
+    Redriven {
+        by: UserId,
+    },
     /// An operator settled the money by other means.
-    ResolvedByHand { by: UserId, note: FailureReason },
+    ResolvedByHand {
+        by: UserId,
+        note: FailureReason,
+    },
 }
 
 impl Event {
@@ -118,13 +142,34 @@ impl Timer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// The charge may or may not have happened. `at_acquirer`: it said "pending", so only look up.
-    PaymentPending { timer: Timer, at_acquirer: bool },
-    Paid { payment_id: PaymentId },
-    Completed { payment_id: PaymentId },
-    Compensating { reason: FailureReason, payment_id: Option<PaymentId>, timer: Timer },
-    NeedsAttention { reason: FailureReason, payment_id: Option<PaymentId>, tries: u32 },
-    PaymentFailed { reason: FailureReason, payment_id: Option<PaymentId> },
-    Cancelled { reason: FailureReason, payment_id: Option<PaymentId> },
+    PaymentPending {
+        timer: Timer,
+        at_acquirer: bool,
+    },
+    Paid {
+        payment_id: PaymentId,
+    },
+    Completed {
+        payment_id: PaymentId,
+    },
+    Compensating {
+        reason: FailureReason,
+        payment_id: Option<PaymentId>,
+        timer: Timer,
+    },
+    NeedsAttention {
+        reason: FailureReason,
+        payment_id: Option<PaymentId>,
+        tries: u32,
+    },
+    PaymentFailed {
+        reason: FailureReason,
+        payment_id: Option<PaymentId>,
+    },
+    Cancelled {
+        reason: FailureReason,
+        payment_id: Option<PaymentId>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,7 +299,7 @@ impl Definition for OrderSaga {
         let phase = match &state.phase {
             Phase::PaymentPending { timer, at_acquirer } => {
                 from_payment_pending(&state.input, *timer, *at_acquirer, event, at)
-            },
+            }
             Phase::Paid { payment_id } => from_paid(*payment_id, event, at),
             Phase::Completed { payment_id } => from_completed(&state.input, *payment_id, event, at),
             Phase::Compensating { reason, payment_id, timer } => {
@@ -273,7 +318,11 @@ impl Definition for OrderSaga {
             Phase::PaymentPending { timer, .. } if now < timer.due_at => Effect::Wait(timer.due_at),
             Phase::PaymentPending { at_acquirer, .. } => {
                 let deadline_passed = now >= state.input.deadline;
-                if deadline_passed || *at_acquirer { Effect::LookUp { deadline_passed } } else { Effect::Charge }
+                if deadline_passed || *at_acquirer {
+                    Effect::LookUp { deadline_passed }
+                } else {
+                    Effect::Charge
+                }
             }
             Phase::Paid { .. } => Effect::Finish,
             Phase::Compensating { timer, .. } if now < timer.due_at => Effect::Wait(timer.due_at),
@@ -293,11 +342,8 @@ fn from_payment_pending(
     event: &Event,
     at: Timestamp,
 ) -> Option<Phase> {
-    let undo = |reason| Phase::Compensating {
-        reason,
-        payment_id: None,
-        timer: Timer { tries: 0, due_at: at },
-    };
+    let undo =
+        |reason| Phase::Compensating { reason, payment_id: None, timer: Timer { tries: 0, due_at: at } };
     match event {
         Event::PaymentApproved { payment_id } => Some(Phase::Paid { payment_id: *payment_id }),
         Event::PaymentDeclined { payment_id, reason } => {
@@ -481,7 +527,8 @@ mod tests {
             let state = State { input: input(), phase };
             for event in all_events() {
                 let next = OrderSaga::transition(&state, &event, at(1)).map(|s| s.status());
-                let listed = legal.iter().find(|(cause, _)| *cause == event.cause()).map(|(_, status)| *status);
+                let listed =
+                    legal.iter().find(|(cause, _)| *cause == event.cause()).map(|(_, status)| *status);
                 assert_eq!(next, listed, "{:?} on {}", state.status(), event.cause());
             }
         }
@@ -553,7 +600,10 @@ mod tests {
         let state = OrderSaga::begin(&Event::Placed(input()), at(0)).unwrap();
         let hour = Duration::from_secs(3600);
         assert_eq!(state.charge_deferred(at(1), hour), Event::ChargeDeferred { due_at: at(60) });
-        assert_eq!(state.charge_deferred(at(61), Duration::from_secs(1)), Event::ChargeDeferred { due_at: at(62) });
+        assert_eq!(
+            state.charge_deferred(at(61), Duration::from_secs(1)),
+            Event::ChargeDeferred { due_at: at(62) }
+        );
     }
 
     /// Journals of every release stay replayable: these bytes were written by version 1.

@@ -165,8 +165,9 @@ impl<D: Database> Store<D> {
 
     /// The saga of an order, replayed from its journal.
     pub async fn saga(&self, id: OrderId) -> Result<Saga<OrderSaga>, StoreError> {
-        let statement = sql("SELECT seq, version, at, event FROM order_journal WHERE order_id = $1 ORDER BY seq")
-            .bind(id.to_string());
+        let statement =
+            sql("SELECT seq, version, at, event FROM order_journal WHERE order_id = $1 ORDER BY seq")
+                .bind(id.to_string());
         let found = self.database.query(statement).await?;
         let mut entries = Vec::with_capacity(found.rows.len());
         for row in &found.rows {
@@ -192,12 +193,17 @@ impl<D: Database> Store<D> {
                 "WHERE user_id = $1 AND id < $2 AND ($3 IS NULL OR status = $3) ORDER BY id DESC LIMIT $4"
             ))
             .bind(user.as_str()),
-            None => sql(select_orders!("WHERE id < $1 AND ($2 IS NULL OR status = $2) ORDER BY id DESC LIMIT $3")),
+            None => {
+                sql(select_orders!("WHERE id < $1 AND ($2 IS NULL OR status = $2) ORDER BY id DESC LIMIT $3"))
+            }
         };
         let statement = statement.bind(below).bind(status.map(Status::as_str)).bind(one_more);
         let found = self.database.query(statement).await?;
-        let mut orders =
-            found.rows.iter().map(|row| owned_order_of(row).map(|o| o.order)).collect::<Result<Vec<_>, _>>()?;
+        let mut orders = found
+            .rows
+            .iter()
+            .map(|row| owned_order_of(row).map(|o| o.order))
+            .collect::<Result<Vec<_>, _>>()?;
         let keep = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = orders.len() > keep;
         orders.truncate(keep);
@@ -250,7 +256,8 @@ fn claim_key(claim: &IdempotencyClaim, order: &Order) -> Statement {
 }
 
 fn insert_order(order: &Order, lease: Lease<'_>, correlation_id: &str) -> Result<Statement, StoreError> {
-    let items = serde_json::to_string(&order.items).map_err(|error| StoreError::Unreadable(order.id, error))?;
+    let items =
+        serde_json::to_string(&order.items).map_err(|error| StoreError::Unreadable(order.id, error))?;
     Ok(sql("INSERT INTO orders (id, user_id, status, total_minor, currency, items, owner, due_at,
                                 correlation_id, created_at, updated_at)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")

@@ -120,7 +120,8 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
     pub async fn process(&self, context: &CallContext, charge: &Charge) -> Result<Processed, PaymentError> {
         for _ in 0..WRITE_TRIES_MAX {
             let found = self.store.by_key(&charge.key).await?;
-            if let Some(answer) = found.as_ref().and_then(|known| known_answer(&known.payment, charge.amount)) {
+            if let Some(answer) = found.as_ref().and_then(|known| known_answer(&known.payment, charge.amount))
+            {
                 return Ok(answer);
             }
             match self.charge_once(context, charge, found).await {
@@ -191,12 +192,20 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
     }
 
     /// An approval that came after a durable "voided" takes nothing: it is voided at the acquirer.
-    async fn void_if_contradicted(&self, context: &CallContext, key: &OperationKey) -> Result<(), StoreError> {
+    async fn void_if_contradicted(
+        &self,
+        context: &CallContext,
+        key: &OperationKey,
+    ) -> Result<(), StoreError> {
         let Some(known) = self.store.by_key(key).await? else { return Ok(()) };
         if !known.payment.undone && known.payment.status != Status::Declined {
             return Ok(());
         }
-        self.world.log("warn", &format!("late approval of {key} contradicts a durable outcome: voiding"), context);
+        self.world.log(
+            "warn",
+            &format!("late approval of {key} contradicts a durable outcome: voiding"),
+            context,
+        );
         if let Err(error) = self.acquirer.void(key).await {
             self.world.log("error", &format!("voiding the late approval of {key}: {error}"), context);
         }
@@ -267,7 +276,8 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
                 }
             };
             let mut document = found.unwrap_or_else(|| {
-                let amount = if let Standing::Taken { captured, .. } = &standing { *captured } else { amount };
+                let amount =
+                    if let Standing::Taken { captured, .. } = &standing { *captured } else { amount };
                 let charge = Charge { key: key.clone(), order_id: order_id.clone(), amount, method: None };
                 self.new_document(&charge)
             });
@@ -341,7 +351,9 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
     ) -> Result<Refunded, PaymentError> {
         let id = document.payment.id;
         for _ in 0..WRITE_TRIES_MAX {
-            let Some(refund) = document.payment.refund_by_key(refund_key) else { return Ok(Refunded::NotFound) };
+            let Some(refund) = document.payment.refund_by_key(refund_key) else {
+                return Ok(Refunded::NotFound);
+            };
             match refund.state {
                 RefundState::Pending => {}
                 RefundState::Failed => return Ok(Refunded::ExceedsCaptured),

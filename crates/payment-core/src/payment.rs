@@ -268,7 +268,13 @@ mod tests {
 
     fn refund(key: &str, amount_minor: i64) -> Refund {
         let id = RefundId::new(Timestamp::from_millis(1), [0; 10]);
-        Refund { id, key: key.into(), amount_minor, state: RefundState::Pending, reason: FailureReason::lossy("r") }
+        Refund {
+            id,
+            key: key.into(),
+            amount_minor,
+            state: RefundState::Pending,
+            reason: FailureReason::lossy("r"),
+        }
     }
 
     /// What the ledger says of a list of transfers: taken, returned.

@@ -40,7 +40,8 @@ pub struct Store<D> {
 
 impl<D: Database> Store<D> {
     pub async fn by_key(&self, key: &OperationKey) -> Result<Option<Versioned>, StoreError> {
-        self.one(sql("SELECT document, version FROM payments WHERE operation_key = $1").bind(key.as_str())).await
+        self.one(sql("SELECT document, version FROM payments WHERE operation_key = $1").bind(key.as_str()))
+            .await
     }
 
     pub async fn by_id(&self, id: PaymentId) -> Result<Option<Versioned>, StoreError> {
@@ -48,9 +49,10 @@ impl<D: Database> Store<D> {
     }
 
     pub async fn by_order(&self, order_id: &str, limit: u32) -> Result<Vec<Payment>, StoreError> {
-        let statement = sql("SELECT document, version FROM payments WHERE order_id = $1 ORDER BY id LIMIT $2")
-            .bind(order_id)
-            .bind(limit);
+        let statement =
+            sql("SELECT document, version FROM payments WHERE order_id = $1 ORDER BY id LIMIT $2")
+                .bind(order_id)
+                .bind(limit);
         let found = self.database.query(statement).await?;
         found.rows.iter().map(|row| versioned_of(row).map(|v| v.payment)).collect()
     }
@@ -106,7 +108,8 @@ impl<D: Database> Store<D> {
     }
 
     pub async fn oldest_due(&self, now: Timestamp) -> Result<std::time::Duration, StoreError> {
-        let found = self.database.query(sql("SELECT min(due_at) FROM payments WHERE due_at IS NOT NULL")).await?;
+        let found =
+            self.database.query(sql("SELECT min(due_at) FROM payments WHERE due_at IS NOT NULL")).await?;
         let oldest = found.rows.first().map(|row| row.time_opt(0)).transpose()?.flatten();
         Ok(oldest.map(|due| now.since(due)).unwrap_or_default())
     }
@@ -116,7 +119,11 @@ fn versioned_of(row: &Row) -> Result<Versioned, StoreError> {
     Ok(Versioned { payment: serde_json::from_str(row.text(0)?)?, version: row.u32(1)? })
 }
 
-fn document_statement(changed: &Versioned, next: u32, due_at: Option<Timestamp>) -> Result<Statement, StoreError> {
+fn document_statement(
+    changed: &Versioned,
+    next: u32,
+    due_at: Option<Timestamp>,
+) -> Result<Statement, StoreError> {
     let payment = &changed.payment;
     let document = serde_json::to_string(payment)?;
     let statement = if changed.version == 0 {

@@ -52,7 +52,12 @@ pub trait Acquirer {
         method: Option<&PaymentMethod>,
     ) -> Result<ChargeOutcome, AcquirerError>;
     async fn lookup(&self, key: &OperationKey) -> Result<Standing, AcquirerError>;
-    async fn refund(&self, key: &OperationKey, refund_key: &str, amount: Money) -> Result<RefundOutcome, AcquirerError>;
+    async fn refund(
+        &self,
+        key: &OperationKey,
+        refund_key: &str,
+        amount: Money,
+    ) -> Result<RefundOutcome, AcquirerError>;
     async fn void(&self, key: &OperationKey) -> Result<Standing, AcquirerError>;
     /// Whether it keeps keys for good, answers `lookup`, and honours a `void` before its charge.
     fn remembers_keys(&self) -> bool;

@@ -195,7 +195,11 @@ impl Row {
 #[allow(async_fn_in_trait)] // guests have one thread; nobody needs `Send` here
 pub trait Database {
     async fn query(&self, statement: Statement) -> Result<Outcome, SqlError>;
-    async fn execute(&self, statements: Vec<Statement>, durability: Durability) -> Result<Vec<Outcome>, SqlError>;
+    async fn execute(
+        &self,
+        statements: Vec<Statement>,
+        durability: Durability,
+    ) -> Result<Vec<Outcome>, SqlError>;
     fn dialect(&self) -> Dialect;
     /// The database's clock: leases are compared by it.
     async fn now(&self) -> Result<Timestamp, SqlError>;

@@ -80,7 +80,11 @@ impl Schema {
                 .bind(migration.checksum())
                 .bind(now),
         ];
-        statements.extend(migration.sqlite.iter().map(|text| Statement { sql: text, params: Vec::new(), expect: None }));
+        statements.extend(migration.sqlite.iter().map(|text| Statement {
+            sql: text,
+            params: Vec::new(),
+            expect: None,
+        }));
         match database.execute(statements, Durability::Durable).await {
             // Another instance was faster; what it wrote is what we would have written.
             Ok(_) | Err(SqlError::Conflict(_)) => Ok(()),

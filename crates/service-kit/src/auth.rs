@@ -136,7 +136,9 @@ pub fn require_operator(claims: &Claims) -> Result<(), Problem> {
 pub fn require_admin(claims: &Claims) -> Result<(), Problem> {
     match claims.role {
         Role::Admin => Ok(()),
-        Role::User | Role::Service => Err(Problem::new(Kind::Forbidden, "Only an administrator may do this.")),
+        Role::User | Role::Service => {
+            Err(Problem::new(Kind::Forbidden, "Only an administrator may do this."))
+        }
     }
 }
 

@@ -176,7 +176,8 @@ pub async fn call<A: Message + Default>(
     let carried = headers_of(context, remaining).into_iter();
     headers.extend(carried.map(|(name, value)| (name.to_owned(), value.into_bytes())));
     let body = frame(message);
-    let answer = send(Outgoing { method: Method::Post, origin, path, headers, body, timeout: remaining }).await?;
+    let answer =
+        send(Outgoing { method: Method::Post, origin, path, headers, body, timeout: remaining }).await?;
     answer_of(&answer)
 }
 

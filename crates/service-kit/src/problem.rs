@@ -73,13 +73,18 @@ impl Kind {
                 ("illegal-transition", 409, "The state does not allow this", Code::FailedPrecondition)
             }
             Kind::AlreadyExists => ("already-exists", 409, "It exists already", Code::AlreadyExists),
-            Kind::BodyTooLarge => ("body-too-large", 413, "The body is over the limit", Code::ResourceExhausted),
+            Kind::BodyTooLarge => {
+                ("body-too-large", 413, "The body is over the limit", Code::ResourceExhausted)
+            }
             Kind::UnsupportedMediaType => {
                 ("unsupported-media-type", 415, "Unsupported content type", Code::InvalidArgument)
             }
-            Kind::IdempotencyKeyReused => {
-                ("idempotency-key-reused", 422, "The key was used with another request", Code::InvalidArgument)
-            }
+            Kind::IdempotencyKeyReused => (
+                "idempotency-key-reused",
+                422,
+                "The key was used with another request",
+                Code::InvalidArgument,
+            ),
             Kind::RefundExceedsCaptured => {
                 ("refund-exceeds-captured", 422, "More than is left of the payment", Code::FailedPrecondition)
             }

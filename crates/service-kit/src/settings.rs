@@ -34,7 +34,8 @@ pub async fn or_default(name: &'static str, default: &str) -> Result<String, Set
 /// A whole number of seconds.
 pub async fn seconds(name: &'static str, default: Duration) -> Result<Duration, SettingError> {
     let Some(text) = optional(name).await? else { return Ok(default) };
-    let seconds = text.parse().map_err(|_| SettingError::Wrong(name, "not a number of seconds".to_owned()))?;
+    let seconds =
+        text.parse().map_err(|_| SettingError::Wrong(name, "not a number of seconds".to_owned()))?;
     Ok(Duration::from_secs(seconds))
 }
 

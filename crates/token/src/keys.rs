@@ -286,7 +286,13 @@ mod tests {
         let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
         let body = token.split('.').nth(1).unwrap();
         let head = token.split('.').next().unwrap();
-        let bad = ["".into(), "a.b.c".into(), format!("{none}.{body}."), format!("{head}.{body}."), "x".repeat(5000)];
+        let bad = [
+            "".into(),
+            "a.b.c".into(),
+            format!("{none}.{body}."),
+            format!("{head}.{body}."),
+            "x".repeat(5000),
+        ];
         for token in bad {
             assert!(verifier.verify(&token, NOW).is_err(), "{token}");
         }

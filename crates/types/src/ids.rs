@@ -106,7 +106,8 @@ mod tests {
         let late = OrderId::new(Timestamp::from_millis(1_001), [0; 10]);
         assert!(early.to_string() < late.to_string());
         assert_eq!(late.to_string().parse(), Ok(late));
-        for bad in ["", "1", "{00000000-0000-7000-8000-000000000000}", "00000000-0000-7000-8000-00000000000A"] {
+        for bad in ["", "1", "{00000000-0000-7000-8000-000000000000}", "00000000-0000-7000-8000-00000000000A"]
+        {
             assert_eq!(bad.parse::<OrderId>(), Err(IdError), "{bad}");
         }
     }

@@ -10,7 +10,5 @@ mod time;
 
 pub use ids::{IdError, OrderId, PaymentId, RefundId, UserUuid, id_bytes_random};
 pub use money::{Currency, Money, MoneyError};
-pub use text::{
-    FailureReason, IdempotencyKey, OperationKey, PaymentMethod, ProductId, TextError, UserId,
-};
+pub use text::{FailureReason, IdempotencyKey, OperationKey, PaymentMethod, ProductId, TextError, UserId};
 pub use time::Timestamp;

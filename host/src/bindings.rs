@@ -1,0 +1,21 @@
+//! The host's side of `wit/`, generated.
+
+wasmtime::component::bindgen!({
+    inline: "package settle:host;
+             world capabilities {
+                 import settle:sql/database@0.1.0;
+                 import settle:config/store@0.1.0;
+                 import settle:limits/limiter@0.1.0;
+             }",
+    path: ["../wit/sql", "../wit/config", "../wit/limits"],
+    with: { "settle:sql/database.database": crate::sql::Opened },
+});
+
+/// What the host itself calls in a component, on a timer.
+pub mod recovery {
+    wasmtime::component::bindgen!({
+        inline: "package settle:host-recovery;
+                 world recoverable { export settle:recovery/recovery@0.1.0; }",
+        path: ["../wit/recovery"],
+    });
+}

@@ -1,0 +1,145 @@
+//! From a `.wasm` file to a component that can be instantiated: composition, compilation, cache.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use sha2::{Digest, Sha256};
+use wac_graph::types::Package;
+use wac_graph::{CompositionGraph, EncodeOptions, plug};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use crate::guest::Ctx;
+use crate::{config, limits, sql};
+
+/// Instances that live at once, of all components together.
+const INSTANCES_MAX: u32 = 256;
+/// Address space of one memory; how much an instance may really use is in `guest.rs`.
+const MEMORY_RESERVED_BYTES: usize = 128 << 20;
+/// Memory of an ended instance that is kept for the next one.
+const KEEP_RESIDENT_BYTES: usize = 256 << 10;
+
+/// The engine that all components of the process share.
+pub fn engine() -> Result<Engine> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(INSTANCES_MAX)
+        .total_core_instances(INSTANCES_MAX * 8)
+        .total_memories(INSTANCES_MAX * 2)
+        .total_tables(INSTANCES_MAX * 4)
+        .total_stacks(INSTANCES_MAX * 4)
+        .max_core_instances_per_component(32)
+        .max_memories_per_component(4)
+        .max_tables_per_component(16)
+        .max_memory_size(MEMORY_RESERVED_BYTES)
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(16 << 10)
+        .pagemap_scan(Enabled::Auto);
+    let mut config = Config::new();
+    config
+        .wasm_component_model_async(true)
+        .epoch_interruption(true)
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Ok(Engine::new(&config)?)
+}
+
+/// Everything that a component may import from this host.
+pub fn linker(engine: &Engine) -> Result<Linker<Ctx>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    sql::add_to_linker(&mut linker)?;
+    config::add_to_linker(&mut linker)?;
+    limits::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
+
+/// A component's file, and the files that are plugged into its imports.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub name: String,
+    pub path: PathBuf,
+    pub plugs: Vec<PathBuf>,
+}
+
+/// A compiled component and the digest of its own file (without plugs).
+pub struct Loaded {
+    pub component: Component,
+    pub sha256: String,
+}
+
+/// Loads a component; compiles it only when the cache has no artifact of these very bytes.
+pub fn load(engine: &Engine, source: &Source, cache: &Path) -> Result<Loaded> {
+    let bytes = read(&source.name, &source.path)?;
+    let plugs = source.plugs.iter().map(|path| read(&source.name, path)).collect::<Result<Vec<_>>>()?;
+    let artifact = cache.join(artifact_name(engine, &bytes, &plugs));
+    if !artifact.exists() {
+        let composed = compose(&source.name, &bytes, &plugs)?;
+        let compiled = engine
+            .precompile_component(&composed)
+            .map_err(|error| anyhow!("component `{}` does not compile: {error:#}", source.name))?;
+        store(&artifact, &compiled)?;
+    }
+    let component = deserialize(engine, &artifact)?;
+    Ok(Loaded { component, sha256: hex(&Sha256::digest(&bytes)) })
+}
+
+fn read(name: &str, path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| {
+        format!("component `{name}`: {} is missing; build it with `cargo xtask build`", path.display())
+    })
+}
+
+/// The artifact's name says all that it depends on: bytes, compiler, settings, CPU.
+fn artifact_name(engine: &Engine, bytes: &[u8], plugs: &[Vec<u8>]) -> String {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut compiler = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut compiler);
+    let mut digest = Sha256::new();
+    for part in std::iter::once(bytes).chain(plugs.iter().map(Vec::as_slice)) {
+        digest.update(Sha256::digest(part));
+    }
+    format!("{}-{:016x}.cwasm", hex(&digest.finalize()), compiler.finish())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Writes under another name first: a reader never sees half an artifact.
+fn store(artifact: &Path, compiled: &[u8]) -> Result<()> {
+    let unfinished = artifact.with_extension(format!("{}.tmp", std::process::id()));
+    let written = fs::write(&unfinished, compiled).and_then(|()| fs::rename(&unfinished, artifact));
+    written.with_context(|| format!("writing the compile cache {}", artifact.display()))
+}
+
+#[allow(unsafe_code)]
+fn deserialize(engine: &Engine, artifact: &Path) -> Result<Component> {
+    // SAFETY: the cache directory is ours (mode 0700) and holds only what `store` wrote whole;
+    // wasmtime checks the artifact's version and settings itself.
+    let component = unsafe { Component::deserialize_file(engine, artifact) };
+    component.map_err(|error| anyhow!("the compile cache {} is unusable: {error:#}", artifact.display()))
+}
+
+/// Plugs other components into a component's imports.
+fn compose(name: &str, bytes: &[u8], plugs: &[Vec<u8>]) -> Result<Vec<u8>> {
+    if plugs.is_empty() {
+        return Ok(bytes.to_vec());
+    }
+    let mut graph = CompositionGraph::new();
+    let socket = Package::from_bytes("settle:socket", None, bytes.to_vec(), graph.types_mut())
+        .map_err(|error| anyhow!("component `{name}`: {error:#}"))?;
+    let socket = graph.register_package(socket)?;
+    let mut registered = Vec::with_capacity(plugs.len());
+    for (bytes, number) in plugs.iter().zip(0..) {
+        let package = format!("settle:plug{number}");
+        let package = Package::from_bytes(&package, None, bytes.clone(), graph.types_mut())
+            .map_err(|error| anyhow!("a dependency of component `{name}`: {error:#}"))?;
+        registered.push(graph.register_package(package)?);
+    }
+    if let Err(error) = plug(&mut graph, registered, socket) {
+        bail!("the dependencies of component `{name}` do not fit its imports: {error}");
+    }
+    Ok(graph.encode(EncodeOptions::default())?)
+}

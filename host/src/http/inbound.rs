@@ -1,0 +1,171 @@
+//! Listeners: HTTP/1.1 and HTTP/2 (h2c by prior knowledge) on one port, each for one service.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::uri::Uri;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use super::{BODY_BYTES_MAX, HEADER_BYTES_MAX, PEER_HEADER};
+use crate::service::{Refusal, Service};
+
+/// Connections of one listener at once.
+const CONNECTIONS_MAX: usize = 4096;
+/// Longest time for a request's head.
+const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
+/// Requests on one HTTP/2 connection at once.
+const STREAMS_MAX: u32 = 256;
+/// Wait after an accept that failed (out of file descriptors, say).
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Serves a listener until `stop` turns true, then lets the requests in flight finish.
+pub async fn serve(
+    listener: TcpListener,
+    service: Arc<Service>,
+    mut stop: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    let graceful = GracefulShutdown::new();
+    let builder = Arc::new(builder());
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            // Err: the sender is gone, which is a stop as well.
+            _ = stop.wait_for(|stop| *stop) => break,
+        };
+        let Ok((stream, peer)) = accepted else {
+            tokio::time::sleep(ACCEPT_RETRY).await;
+            continue;
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            continue; // over the limit: the connection closes
+        };
+        let (service, builder) = (service.clone(), builder.clone());
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            let connection = connection(&builder, stream, peer, service);
+            // Err: the client broke the protocol or went away.
+            let _ = watcher.watch(connection).await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        eprintln!("settle: requests were still open after {drain:?}; their sagas resume at the next start");
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(HEADER_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX);
+    builder
+}
+
+fn connection(
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: Arc<Service>,
+) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + use<>
+{
+    // Err: the client is gone already; the connection will say so.
+    let _ = stream.set_nodelay(true);
+    let answer = service_fn(move |request| {
+        let service = service.clone();
+        async move { Ok::<_, Infallible>(answer(&service, request, peer).await) }
+    });
+    builder.serve_connection(TokioIo::new(stream), answer).into_owned()
+}
+
+async fn answer(service: &Service, request: Request<Incoming>, peer: SocketAddr) -> Response<WasiBody> {
+    let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|length: usize| length > BODY_BYTES_MAX) {
+        return refuse(&Refusal::BodyTooLarge, &service.name);
+    }
+    let Some(request) = prepare(request, peer) else {
+        return problem(StatusCode::BAD_REQUEST, "malformed-request", "The request target is not valid.");
+    };
+    match service.call(request).await {
+        Ok(response) => response,
+        Err(refusal) => refuse(&refusal, &service.name),
+    }
+}
+
+/// The request as a guest gets it: authority in the URI, trusted peer, bounded body.
+fn prepare(request: Request<Incoming>, peer: SocketAddr) -> Option<Request<WasiBody>> {
+    let (mut parts, body) = request.into_parts();
+    if parts.uri.authority().is_none() {
+        let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        let path = parts.uri.path_and_query()?.clone();
+        parts.uri = Uri::builder().scheme("http").authority(host).path_and_query(path).build().ok()?;
+    }
+    parts.headers.insert(PEER_HEADER, HeaderValue::from_str(&peer.ip().to_string()).ok()?);
+    let body = Limited::new(body, BODY_BYTES_MAX).map_err(|error| match error.downcast::<hyper::Error>() {
+        Ok(error) => Error::Hyper(*error),
+        Err(_) => Error::HttpRequestBodySize(Some(BODY_BYTES_MAX as u64)),
+    });
+    Some(Request::from_parts(parts, body.boxed_unsync()))
+}
+
+fn refuse(refusal: &Refusal, service: &str) -> Response<WasiBody> {
+    match refusal {
+        Refusal::Busy => {
+            let detail = "The service is over its capacity; nothing was done.";
+            let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+        Refusal::BodyTooLarge => {
+            let detail = format!("A body has at most {BODY_BYTES_MAX} bytes.");
+            problem(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", &detail)
+        }
+        Refusal::TimedOut => {
+            let detail = "No answer in time; repeat the request with the same Idempotency-Key.";
+            problem(StatusCode::GATEWAY_TIMEOUT, "outcome-unknown", detail)
+        }
+        Refusal::Failed(reason) => {
+            eprintln!("settle: `{service}` gave no answer: {reason}");
+            let detail = "No answer; repeat the request with the same Idempotency-Key.";
+            let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "outcome-unknown", detail);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+    }
+}
+
+/// Problem details (RFC 9457), for what the host itself refuses.
+fn problem(status: StatusCode, name: &str, detail: &str) -> Response<WasiBody> {
+    let body = serde_json::json!({
+        "type": format!("urn:settle:problem:{name}"),
+        "title": status.canonical_reason(),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}
