@@ -17,4 +17,4 @@ pub use order::{Caller, Item, NewOrder, Order, RuleBroken, Status};
 pub use payments::{Charged, Paid, Payments, PaymentsError, Undone};
 pub use saga::{Effect, Event, FinalStep, Input, OrderSaga, Phase, State, Timer};
 pub use schema::SCHEMA;
-pub use store::{HistoryEntry, IdempotencyClaim, Page};
+pub use store::{HistoryEntry, IdempotencyClaim, Lease, Page, Store, StoreError};

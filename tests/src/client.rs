@@ -1,0 +1,171 @@
+//! A client of the services, as their users would write one.
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value, json};
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The last part of a problem's type.
+    pub fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let body = self.json();
+        assert_eq!(body["status"], self.status, "{body}");
+        let kind = body["type"].as_str().expect("a problem has a type");
+        kind.strip_prefix("urn:settle:problem:").expect("a problem of ours").to_owned()
+    }
+}
+
+/// Talks to the three services, with one token.
+#[derive(Clone)]
+pub struct Client {
+    http: HttpClient<HttpConnector, Full<Bytes>>,
+    pub identity: String,
+    pub order: String,
+    pub payment: String,
+    pub token: String,
+}
+
+impl Client {
+    pub fn new(identity: String, order: String, payment: String) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let http = HttpClient::builder(TokioExecutor::new()).build(connector);
+        Self { http, identity, order, payment, token: String::new() }
+    }
+
+    /// Sends a request. `Err` when no whole answer came.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Answer, String> {
+        let mut request = Request::builder().method(method).uri(url);
+        if !self.token.is_empty() && !headers.iter().any(|(name, _)| *name == "authorization") {
+            request = request.header("authorization", format!("Bearer {}", self.token));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).map_err(|error| error.to_string())?;
+        let response = self.http.request(request).await.map_err(|error| format!("{error:?}"))?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    pub async fn get(&self, url: &str) -> Answer {
+        self.send(Method::GET, url, &[], "").await.unwrap()
+    }
+
+    pub async fn post(&self, url: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.send(Method::POST, url, &headers, body.to_string()).await.unwrap()
+    }
+
+    /// This client with a user's token.
+    pub async fn login(mut self, username: &str, password: &str) -> Self {
+        let url = format!("{}/v1/tokens", self.identity);
+        let answer = self.post(&url, &json!({ "username": username, "password": password })).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        self.token = answer.json()["token"].as_str().unwrap().to_owned();
+        self
+    }
+
+    pub async fn admin(self) -> Self {
+        self.login("admin", "password").await
+    }
+
+    /// A new user and a client for it.
+    pub async fn register(self, username: &str) -> Self {
+        let url = format!("{}/v1/users", self.identity);
+        let answer = self.post(&url, &json!({ "username": username, "password": "long enough" })).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        self.login(username, "long enough").await
+    }
+
+    /// Places an order with a key. `Err` when no whole answer came.
+    pub async fn try_place(&self, key: &str, body: &Value) -> Result<Answer, String> {
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        self.send(Method::POST, &format!("{}/v1/orders", self.order), &headers, body.to_string()).await
+    }
+
+    pub async fn place(&self, key: &str, body: &Value) -> Answer {
+        self.try_place(key, body).await.unwrap()
+    }
+
+    pub async fn order(&self, id: &str) -> Value {
+        let answer = self.get(&format!("{}/v1/orders/{id}", self.order)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    }
+
+    /// The order, once its saga has settled.
+    pub async fn settled(&self, id: &str) -> Value {
+        for _ in 0..600 {
+            let order = self.order(id).await;
+            if !is_open(&order) {
+                return order;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("order {id} does not settle: {}", self.order(id).await);
+    }
+
+    pub async fn cancel(&self, id: &str) -> Answer {
+        self.post(&format!("{}/v1/orders/{id}/cancel", self.order), &Value::Null).await
+    }
+
+    pub async fn history(&self, id: &str) -> Vec<String> {
+        let answer = self.get(&format!("{}/v1/orders/{id}/history", self.order)).await;
+        let body = answer.json();
+        let entries = body["entries"].as_array().unwrap().iter();
+        entries.map(|entry| entry["status"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The payment of an order, by its read API.
+    pub async fn payment_of(&self, order_id: &str) -> Value {
+        let answer = self.get(&format!("{}/v1/payments?order_id={order_id}", self.payment)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["data"][0].clone()
+    }
+}
+
+/// An order that its saga has not settled.
+pub fn is_open(order: &Value) -> bool {
+    ["payment_pending", "paid", "compensating"].contains(&order["status"].as_str().unwrap())
+}
+
+/// The body of an order with one item.
+pub fn one_item(product: &str, minor: i64) -> Value {
+    let price = json!({ "minor": minor, "currency": "EUR" });
+    json!({ "items": [{ "product_id": product, "quantity": 1, "unit_price": price }] })
+}
+
+/// The same, paid by a method of the acquirer simulator.
+pub fn one_item_by(product: &str, minor: i64, method: &str) -> Value {
+    let mut body = one_item(product, minor);
+    body["payment_method"] = method.into();
+    body
+}
