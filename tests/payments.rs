@@ -52,7 +52,12 @@ impl Till {
         self.service.look_up(&context(&self.world), &key(), &order()).await
     }
 
-    async fn refund(&self, payment: &Payment, refund_key: &str, amount: Option<i64>) -> Result<Refunded, PaymentError> {
+    async fn refund(
+        &self,
+        payment: &Payment,
+        refund_key: &str,
+        amount: Option<i64>,
+    ) -> Result<Refunded, PaymentError> {
         let reason = FailureReason::lossy("test");
         self.service.refund(&context(&self.world), payment.id, refund_key, amount, reason).await
     }
@@ -63,7 +68,8 @@ impl Till {
             let found = self.database.query(sql(text)).await.unwrap();
             found.rows[0].int(0).unwrap()
         };
-        let kept = sum("SELECT coalesce(sum(amount_minor), 0) FROM payment_ledger WHERE account = 'acquirer'").await;
+        let kept =
+            sum("SELECT coalesce(sum(amount_minor), 0) FROM payment_ledger WHERE account = 'acquirer'").await;
         let (captured, returned) = self.acquirer.money(KEY);
         assert_eq!(kept, captured - returned, "ledger against acquirer");
         assert_eq!(sum("SELECT coalesce(sum(amount_minor), 0) FROM payment_ledger").await, 0, "balance");
@@ -259,7 +265,8 @@ async fn racing_refunds_never_return_more_than_was_taken() {
         till.refund(&payment, "b", Some(300)),
         till.refund(&payment, "c", Some(300)),
     );
-    let done = [outcomes.0, outcomes.1, outcomes.2].iter().filter(|o| matches!(o, Ok(Refunded::Done(_)))).count();
+    let done =
+        [outcomes.0, outcomes.1, outcomes.2].iter().filter(|o| matches!(o, Ok(Refunded::Done(_)))).count();
     assert_eq!(done, 1);
     assert_eq!(till.acquirer.money(KEY), (TOTAL, 300));
     till.assert_books().await;

@@ -8,9 +8,7 @@ use settle_order_core::{
     Caller, IdempotencyClaim, Item, NewOrder, Order, OrderError, Orders, SCHEMA, Settings, Status,
 };
 use settle_ports::{Database as _, Durability, World as _, sql};
-use settle_tests::native::{
-    CallFault, DbFault, FakePayments, NativeDb, TestLimiter, TestWorld, context,
-};
+use settle_tests::native::{CallFault, DbFault, FakePayments, NativeDb, TestLimiter, TestWorld, context};
 use settle_types::{Currency, Money, OrderId};
 
 use CallFault::{AnswerLost, Declined, NotSent, Pending};
@@ -45,6 +43,7 @@ impl Shop {
             order_deadline: ORDER_DEADLINE,
             cancel_window: Duration::from_secs(3600),
             fail_product: Some("fail-me".to_owned()),
+            slow_product: Some("slow-me".to_owned()),
         };
         let (world, database) = (self.world.clone(), self.database.clone());
         Orders::new(world, database, self.payments.clone(), self.limiter.clone(), settings)
@@ -154,6 +153,30 @@ async fn a_failing_final_step_undoes_the_payment() {
     let history = shop.host("a").history(&alice(), order.id).await.unwrap();
     let statuses: Vec<&str> = history.iter().map(|entry| entry.status.as_str()).collect();
     assert_eq!(statuses, ["created", "payment_pending", "paid", "compensating", "cancelled"]);
+}
+
+#[tokio::test]
+async fn a_slow_final_step_begins_after_the_payment_is_written_and_can_be_cancelled() {
+    let shop = Shop::open().await;
+    let host = shop.host("a");
+    let order = shop.place(&host, "slow-me").await.unwrap();
+    assert_eq!(order.status, Status::Completed);
+    assert_eq!(shop.database.writes.borrow().len(), 3);
+
+    let cancel = async {
+        loop {
+            let paid = host.list(&alice(), Some(Status::Paid), None, 1).await.unwrap();
+            if let Some(order) = paid.orders.first() {
+                break host.cancel(&context(&shop.world), &alice(), order.id).await.unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let (placed, cancelled) = tokio::join!(shop.place(&host, "slow-me"), cancel);
+    assert_eq!(cancelled.status, Status::Cancelled);
+    // The first caller may have had its answer before the cancel came.
+    assert!(matches!(placed.unwrap().status, Status::Completed | Status::Cancelled));
+    shop.assert_fair(&cancelled);
 }
 
 // ---- lost calls and lost answers, at each remote call ----
@@ -559,7 +582,8 @@ async fn every_change_of_status_has_one_outbox_row_in_order() {
     shop.payments.script([NotSent, NotSent, NotSent, Pending]);
     let order = shop.place(&host, "fail-me").await.unwrap();
     shop.recover(&host).await;
-    let found = shop.database.query(sql("SELECT seq, type FROM order_outbox ORDER BY order_id, seq")).await.unwrap();
+    let found =
+        shop.database.query(sql("SELECT seq, type FROM order_outbox ORDER BY order_id, seq")).await.unwrap();
     let types: Vec<&str> = found.rows.iter().map(|row| row.text(1).unwrap()).collect();
     assert_eq!(types, ["order.payment_pending", "order.compensating", "order.cancelled"]);
     shop.assert_fair(&shop.read(&host, order.id).await);

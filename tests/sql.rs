@@ -97,7 +97,10 @@ async fn an_unmet_expectation_rolls_the_call_back_and_names_the_statement() {
 }
 
 /// Puts calls into one group: the writer is busy with a slow call while they queue up.
-async fn in_one_group(database: &Arc<Sqlite>, calls: Vec<Vec<Statement>>) -> Vec<Result<Vec<Outcome>, Error>> {
+async fn in_one_group(
+    database: &Arc<Sqlite>,
+    calls: Vec<Vec<Statement>>,
+) -> Vec<Result<Vec<Outcome>, Error>> {
     let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000) SELECT max(i) FROM n";
     let busy = database.execute(vec![statement(slow, vec![])], Durability::Durable);
     let calls: Vec<_> = calls.into_iter().map(|call| database.execute(call, Durability::Durable)).collect();
@@ -114,10 +117,10 @@ async fn a_call_that_fails_leaves_the_others_of_its_group_unharmed() {
     let folder = tempfile::tempdir().unwrap();
     let database = Arc::new(open(folder.path()).await);
     let bad = [
-        insert("first", 9),                                         // a duplicate
-        statement("INSERT INTO t VALUES ('x', 1000)", vec![]),      // a check
-        statement("SELEKT", vec![]),                                // not SQL
-        statement("COMMIT", vec![]),                                // tries to end the transaction
+        insert("first", 9),                                    // a duplicate
+        statement("INSERT INTO t VALUES ('x', 1000)", vec![]), // a check
+        statement("SELEKT", vec![]),                           // not SQL
+        statement("COMMIT", vec![]),                           // tries to end the transaction
         statement("ROLLBACK", vec![]),
         statement("ROLLBACK TO call", vec![]),
         statement("RELEASE call", vec![]),
@@ -147,11 +150,8 @@ async fn a_statement_that_runs_too_long_is_ended_and_its_group_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let database = Arc::new(open(folder.path()).await);
     let endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
-    let calls = vec![
-        vec![insert("a", 1)],
-        vec![insert("b", 1), statement(endless, vec![])],
-        vec![insert("c", 1)],
-    ];
+    let calls =
+        vec![vec![insert("a", 1)], vec![insert("b", 1), statement(endless, vec![])], vec![insert("c", 1)]];
     let answers = in_one_group(&database, calls).await;
     assert!(answers[0].is_ok() && answers[2].is_ok());
     assert!(matches!(answers[1], Err(Error::NotApplied(_))), "{:?}", answers[1]);
@@ -162,7 +162,8 @@ async fn a_statement_that_runs_too_long_is_ended_and_its_group_goes_on() {
 async fn results_and_parameters_over_the_budget_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let database = open(folder.path()).await;
-    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n";
+    let rows =
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) SELECT i FROM n";
     assert!(matches!(database.query(statement(rows, vec![])).await, Err(Error::TooLarge(_))));
     let bytes = "SELECT zeroblob(5000000)";
     assert!(matches!(database.query(statement(bytes, vec![])).await, Err(Error::TooLarge(_))));

@@ -13,7 +13,7 @@ use crate::service::Service;
 /// Wait between two rounds.
 const ROUND_EVERY: Duration = Duration::from_millis(500);
 /// Sagas claimed in one round.
-const ROUND_SIZE: u32 = 16;
+const ROUND_SIZE: u32 = 64;
 
 /// Calls recovery of one service until `stop` turns true.
 pub async fn run(service: Arc<Service>, mut stop: watch::Receiver<bool>) {

@@ -58,7 +58,6 @@ pub fn payment_ledger(data: &Path) -> (HashMap<String, i64>, i64) {
     (kept, connection.query_row(sum, [], |row| row.get(0)).unwrap())
 }
 
-
 /// Orders of the outbox whose rows do not match the journal's changes of status, and the reverse.
 pub fn outbox_gaps(data: &Path) -> i64 {
     let connection = open(&data.join("order.db"));

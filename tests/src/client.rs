@@ -93,6 +93,12 @@ impl Client {
         self
     }
 
+    /// This client with a token that was issued before.
+    pub fn with_token(mut self, token: &str) -> Self {
+        token.clone_into(&mut self.token);
+        self
+    }
+
     pub async fn admin(self) -> Self {
         self.login("admin", "password").await
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use settle_host::sql::{self as host, Backend, sqlite::Sqlite};
 use settle_order_core::{Charged, Paid, Payments, PaymentsError, Undone};
 use settle_ports::{
-    Acquirer, AcquirerError, CallContext, ChargeOutcome, Database, Dialect, Durability, Limiter, Outcome, Rate,
-    RefundOutcome, Row, Schema, SqlError, Standing, Statement, Value, Verdict, World,
+    Acquirer, AcquirerError, CallContext, ChargeOutcome, Database, Dialect, Durability, Limiter, Outcome,
+    Rate, RefundOutcome, Row, Schema, SqlError, Standing, Statement, Value, Verdict, World,
 };
 use settle_types::{FailureReason, Money, OperationKey, OrderId, PaymentId, PaymentMethod, Timestamp};
 
@@ -267,7 +267,9 @@ impl Payments for FakePayments {
             return Self::end(fault, Charged::Voided);
         }
         match fault {
-            Some(CallFault::Declined) => return Ok(Charged::Declined(None, FailureReason::lossy("declined"))),
+            Some(CallFault::Declined) => {
+                return Ok(Charged::Declined(None, FailureReason::lossy("declined")));
+            }
             Some(CallFault::Pending) => return Ok(Charged::Pending),
             _ => {}
         }

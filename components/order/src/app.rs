@@ -52,6 +52,7 @@ async fn make() -> Result<App, StartError> {
         order_deadline: settings::seconds("order_deadline_seconds", ORDER_DEADLINE).await?,
         cancel_window: settings::seconds("cancel_window_seconds", CANCEL_WINDOW).await?,
         fail_product: settings::optional("simulate_fail_product").await?,
+        slow_product: settings::optional("simulate_slow_product").await?,
     };
     let database = SqlDatabase::open("order").await?;
     SCHEMA.migrate(&database, WORLD.now()).await?;

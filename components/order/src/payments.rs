@@ -27,9 +27,8 @@ impl RemotePayments {
         let answer = grpc::call(&self.origin, &path, &token, request, context, &WORLD).await;
         answer.map_err(|error| match error {
             CallError::NotSent(reason) => PaymentsError::Unreachable(reason),
-            CallError::OutcomeUnknown(_) | CallError::Refused { .. } => {
-                PaymentsError::OutcomeUnknown(error.to_string())
-            }
+            CallError::OutcomeUnknown(reason) => PaymentsError::OutcomeUnknown(reason),
+            CallError::Refused { .. } => PaymentsError::Refused(error.to_string()),
         })
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use settle_ports::{CallContext, Database, Durability, Limiter, SqlError, Verdict, World};
 use settle_saga::{IllegalEvent, Saga};
 use settle_types::{FailureReason, OrderId, Timestamp, UserId};
@@ -31,6 +32,8 @@ const DUPLICATE_POLL: Duration = Duration::from_millis(15);
 const RESUME_DEADLINE: Duration = Duration::from_secs(10);
 /// A saga whose journal cannot be replayed is looked at again after this.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(3600);
+/// How long the final step of the simulation's slow product takes.
+const SLOW_STEP_MILLIS: u64 = 1000;
 /// The name of the circuit breaker around payment.
 const PAYMENT_BREAKER: &str = "payment";
 
@@ -47,6 +50,8 @@ pub struct Settings {
     pub cancel_window: Duration,
     /// Orders with this product fail in the final step (simulation; absent in production).
     pub fail_product: Option<String>,
+    /// The final step of orders with this product takes a second (simulation).
+    pub slow_product: Option<String>,
 }
 
 /// What came of a request to place an order.
@@ -241,20 +246,25 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         let due = self.store.claim_due(self.lease(now), now, self.settings.exclusive, limit).await?;
         let claimed = u32::try_from(due.len()).unwrap_or(u32::MAX);
         let mut report = DueReport { oldest_due_ms, more: claimed == limit, ..DueReport::default() };
-        for owned in due {
-            report.resumed = report.resumed.saturating_add(1);
-            let context = self.recovery_context(&owned);
-            match self.resume(&context, owned.order).await {
-                Ok(order) if order.status.is_settled() => report.ended = report.ended.saturating_add(1),
-                Ok(_) => report.deferred = report.deferred.saturating_add(1),
-                Err(error) => {
-                    report.deferred = report.deferred.saturating_add(1);
-                    self.world.log("error", &format!("recovery: {error}"), &context);
-                }
-            }
-        }
+        report.resumed = claimed;
+        // Together: one that waits for a slow answer does not hold up the others.
+        let ended = join_all(due.into_iter().map(|owned| self.resume_claimed(owned))).await;
+        report.ended = u32::try_from(ended.iter().filter(|ended| **ended).count()).unwrap_or(u32::MAX);
+        report.deferred = claimed.saturating_sub(report.ended);
         self.store.remove_expired_keys(now).await?;
         Ok(report)
+    }
+
+    /// True when the saga reached an end.
+    async fn resume_claimed(&self, owned: OwnedOrder) -> bool {
+        let context = self.recovery_context(&owned);
+        match self.resume(&context, owned.order).await {
+            Ok(order) => order.status.is_settled(),
+            Err(error) => {
+                self.world.log("error", &format!("recovery: {error}"), &context);
+                false
+            }
+        }
     }
 
     // ---- duplicates ----
@@ -379,12 +389,24 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         loop {
             let effect = saga.next(self.world.now());
             let event = match effect {
-                Effect::Finish => final_step_of(saga),
+                Effect::Finish => {
+                    if !self.wait_for_final_step(context, order, saga).await? {
+                        return Ok(());
+                    }
+                    final_step_of(saga)
+                }
                 Effect::Charge | Effect::LookUp { .. } | Effect::Undo => {
                     if !self.flush(context, order, saga).await? {
                         return Ok(());
                     }
-                    self.perform(context, saga, &effect, verdict.take()).await
+                    match self.perform(context, saga, &effect, verdict.take()).await {
+                        Ok(event) => event,
+                        Err(NotTried(wait)) => {
+                            let again = self.world.now().plus(wait);
+                            self.store.release(order.id, &self.settings.owner, again).await?;
+                            return Ok(());
+                        }
+                    }
                 }
                 Effect::Wait(until) => {
                     if saga.unwritten().is_empty() {
@@ -401,6 +423,24 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             };
             saga.record(event, self.world.now())?;
         }
+    }
+
+    /// A final step that takes time is begun only after what led to it is written. False as in `flush`.
+    async fn wait_for_final_step(
+        &self,
+        context: &CallContext,
+        order: &mut Order,
+        saga: &mut Saga<OrderSaga>,
+    ) -> Result<bool, OrderError> {
+        let takes = saga.state().input.final_step.takes();
+        if takes.is_zero() {
+            return Ok(true);
+        }
+        let current = self.flush(context, order, saga).await?;
+        if current {
+            self.world.sleep(takes).await;
+        }
+        Ok(current)
     }
 
     /// Writes what is unwritten. These writes can be derived again from payment's durable answer,
@@ -445,14 +485,15 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         Ok(())
     }
 
-    /// One remote step, with its tries. Always answers an event: "no answer" is one too.
+    /// One remote step, with its tries. "No answer" is an event too.
     async fn perform(
         &self,
         context: &CallContext,
         saga: &Saga<OrderSaga>,
         effect: &Effect,
         mut verdict: Option<Verdict>,
-    ) -> Event {
+    ) -> Result<Event, NotTried> {
+        let mut not_tried = Some(NotTried(self.world.jitter(saga.state().backoff())));
         for try_number in 0..CALL_TRIES_MAX {
             let now = self.world.now();
             // A charge never starts after the order's deadline, whatever the reason for the delay.
@@ -464,13 +505,15 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
                 Some(verdict) => verdict,
                 None => self.limiter.allow(PAYMENT_BREAKER).await,
             };
-            if matches!(allowed, Verdict::Open(_)) {
+            if let Verdict::Open(wait) = allowed {
+                not_tried = not_tried.map(|_| NotTried(self.world.jitter(wait)));
                 break;
             }
+            not_tried = None;
             match self.call(&context.within(CALL_TIMEOUT, now), saga, effect).await {
                 Ok(event) => {
                     self.limiter.report(PAYMENT_BREAKER, true).await;
-                    return event;
+                    return Ok(event);
                 }
                 Err(error) => self.call_failed(&error, context).await,
             }
@@ -479,7 +522,10 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
                 self.world.sleep(wait.min(context.remaining(self.world.now()))).await;
             }
         }
-        self.no_answer(saga, effect)
+        match not_tried {
+            Some(not_tried) => Err(not_tried),
+            None => Ok(self.no_answer(saga, effect)),
+        }
     }
 
     async fn call(
@@ -542,7 +588,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
 
     async fn call_failed(&self, error: &PaymentsError, context: &CallContext) {
         self.world.log("warn", &error.to_string(), context);
-        if self.limiter.report(PAYMENT_BREAKER, false).await {
+        if self.limiter.report(PAYMENT_BREAKER, error.is_answer()).await {
             self.world.log("warn", "Circuit breaker OPEN for payment", context);
         }
     }
@@ -556,9 +602,11 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
     // ---- small decisions ----
 
     fn input_of(&self, id: OrderId, request: &NewOrder, now: Timestamp) -> Input {
-        let fails = |product: &String| request.items().iter().any(|item| item.product_id.as_str() == product);
-        let final_step = if self.settings.fail_product.as_ref().is_some_and(fails) {
+        let has = |product: &String| request.items().iter().any(|item| item.product_id.as_str() == product);
+        let final_step = if self.settings.fail_product.as_ref().is_some_and(has) {
             FinalStep::Fails(FailureReason::lossy("final step failed"))
+        } else if self.settings.slow_product.as_ref().is_some_and(has) {
+            FinalStep::SucceedsAfter { millis: SLOW_STEP_MILLIS }
         } else {
             FinalStep::Succeeds
         };
@@ -586,10 +634,13 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
     }
 }
 
+/// No call was made: the breaker is open, or the caller's time is over. Not a try of the budget.
+struct NotTried(Duration);
+
 /// The final step as journalled: recovery takes the same decision.
 fn final_step_of(saga: &Saga<OrderSaga>) -> Event {
     match &saga.state().input.final_step {
-        FinalStep::Succeeds => Event::FinalStepDone,
+        FinalStep::Succeeds | FinalStep::SucceedsAfter { .. } => Event::FinalStepDone,
         FinalStep::Fails(reason) => Event::FinalStepFailed { reason: reason.clone() },
     }
 }

@@ -29,15 +29,29 @@ pub struct Undone {
     pub payment_id: Option<PaymentId>,
 }
 
-/// No answer to rely on. Both mean "ask again with the same key"; only logs tell them apart.
+/// No answer to rely on. All mean "ask again with the same key".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PaymentsError {
+    /// The service is alive and could not do it: its acquirer, say, did not answer for this key.
+    #[error("payment could not do it: {0}")]
+    Refused(String),
     /// The call did not reach the payment service.
     #[error("payment is unreachable: {0}")]
     Unreachable(String),
     /// It may have happened.
     #[error("payment did not answer: {0}")]
     OutcomeUnknown(String),
+}
+
+impl PaymentsError {
+    /// Whether the service answered at all. One key that fails again and again says nothing of the
+    /// service: it must not open the breaker for all the others.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            PaymentsError::Refused(_) => true,
+            PaymentsError::Unreachable(_) | PaymentsError::OutcomeUnknown(_) => false,
+        }
+    }
 }
 
 /// The three calls of the saga. Every one may be repeated with the same key.

@@ -40,7 +40,21 @@ pub struct Input {
 #[serde(rename_all = "snake_case")]
 pub enum FinalStep {
     Succeeds,
+    /// It takes a while: the order is seen as `paid` meanwhile.
+    SucceedsAfter {
+        millis: u64,
+    },
     Fails(FailureReason),
+}
+
+impl FinalStep {
+    /// How long the step takes; what was decided before it is written first.
+    pub fn takes(&self) -> Duration {
+        match self {
+            FinalStep::SucceedsAfter { millis } => Duration::from_millis(*millis),
+            FinalStep::Succeeds | FinalStep::Fails(_) => Duration::ZERO,
+        }
+    }
 }
 
 impl Input {
@@ -359,7 +373,7 @@ fn from_payment_pending(
         Event::PaymentVoided => Some(undo(match &input.final_step {
             // Our own undo after a failed final step, whose relaxed journal entry was lost.
             FinalStep::Fails(reason) => reason.clone(),
-            FinalStep::Succeeds => reason("payment was undone"),
+            FinalStep::Succeeds | FinalStep::SucceedsAfter { .. } => reason("payment was undone"),
         })),
         Event::CancelRequested { .. } => Some(undo(reason("cancelled by request"))),
         _ => None,

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use settle_ports::{
     Acquirer, AcquirerError, CallContext, ChargeOutcome, Database, Durability, RefundOutcome, SqlError,
     Standing, World,
@@ -393,21 +394,20 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
         let now = self.store.database.now().await.map_err(StoreError::from)?;
         let oldest_due_ms = u64::try_from(self.store.oldest_due(now).await?.as_millis()).unwrap_or(u64::MAX);
         let due = self.store.claim_due(now, now.plus(LEASE), limit).await?;
-        let more = u32::try_from(due.len()).unwrap_or(u32::MAX) == limit;
-        let mut report = DueReport { oldest_due_ms, more, ..DueReport::default() };
-        for document in due {
-            report.resumed = report.resumed.saturating_add(1);
-            let key = document.payment.key.clone();
-            match self.resume(context, document, now).await {
-                Ok(true) => report.ended = report.ended.saturating_add(1),
-                Ok(false) => report.deferred = report.deferred.saturating_add(1),
-                Err(error) => {
-                    report.deferred = report.deferred.saturating_add(1);
-                    self.world.log("warn", &format!("recovery of {key}: {error}"), context);
-                }
-            }
-        }
-        Ok(report)
+        let resumed = u32::try_from(due.len()).unwrap_or(u32::MAX);
+        let ended =
+            join_all(due.into_iter().map(|document| self.resume_claimed(context, document, now))).await;
+        let ended = u32::try_from(ended.iter().filter(|ended| **ended).count()).unwrap_or(u32::MAX);
+        let deferred = resumed.saturating_sub(ended);
+        Ok(DueReport { resumed, ended, deferred, more: resumed == limit, oldest_due_ms })
+    }
+
+    async fn resume_claimed(&self, context: &CallContext, document: Versioned, now: Timestamp) -> bool {
+        let key = document.payment.key.clone();
+        self.resume(context, document, now).await.unwrap_or_else(|error| {
+            self.world.log("warn", &format!("recovery of {key}: {error}"), context);
+            false
+        })
     }
 
     /// True when nothing of the payment is open any more.

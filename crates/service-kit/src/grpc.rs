@@ -144,8 +144,8 @@ pub enum CallError {
     /// It may have been carried out.
     #[error("outcome unknown: {0}")]
     OutcomeUnknown(String),
-    /// The service refused it for good.
-    #[error("refused with gRPC status {code}: {message}")]
+    /// The service answered with an error; whether it had an effect depends on the code.
+    #[error("answered with gRPC status {code}: {message}")]
     Refused { code: u8, message: String },
 }
 
@@ -194,10 +194,6 @@ fn answer_of<A: Message + Default>(answer: &Answer) -> Result<A, CallError> {
             return Err(CallError::NotSent(format!("HTTP status {}", answer.status)));
         }
         None => return Err(CallError::OutcomeUnknown(format!("HTTP status {}", answer.status))),
-        // These may come after the effect: ask again with the same key.
-        Some(2 | 4 | 8 | 13 | 14) => {
-            return Err(CallError::OutcomeUnknown(text("grpc-message").unwrap_or_default().to_owned()));
-        }
         Some(code) => {
             let message = text("grpc-message").unwrap_or_default().to_owned();
             return Err(CallError::Refused { code, message });
@@ -250,7 +246,7 @@ mod tests {
         assert!(matches!(answer(503, None, b""), Err(CallError::NotSent(_))));
         assert!(matches!(answer(500, None, b""), Err(CallError::OutcomeUnknown(_))));
         assert!(matches!(answer(200, Some("0"), b"\0\0\0\0\x01\xff"), Err(CallError::OutcomeUnknown(_))));
-        assert!(matches!(answer(200, Some("14"), b""), Err(CallError::OutcomeUnknown(_))));
+        assert!(matches!(answer(200, Some("14"), b""), Err(CallError::Refused { code: 14, .. })));
         assert!(matches!(answer(200, Some("16"), b""), Err(CallError::Refused { code: 16, .. })));
         assert!(matches!(answer(200, Some("junk"), b""), Err(CallError::OutcomeUnknown(_))));
     }
