@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::uri::Uri;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -102,7 +102,12 @@ fn connection(
 async fn answer(service: &Service, request: Request<Incoming>, peer: SocketAddr) -> Response<WasiBody> {
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     if declared.is_some_and(|length: usize| length > BODY_BYTES_MAX) {
-        return refuse(&Refusal::BodyTooLarge, &service.name);
+        let mut response = refuse(&Refusal::BodyTooLarge, &service.name);
+        if request.version() < Version::HTTP_2 {
+            // Its body stays unread, so the connection cannot be used again; tell the client.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        return response;
     }
     let Some(request) = prepare(request, peer) else {
         return problem(StatusCode::BAD_REQUEST, "malformed-request", "The request target is not valid.");
