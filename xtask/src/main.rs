@@ -15,6 +15,7 @@ const HELP: &str = "cargo xtask COMMAND
   up [-- ARGS]      build, then `settle up ARGS`
   doctor [-- ARGS]  build, then `settle doctor ARGS`
   test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
+  bench [-- ARGS]   orders per second, latency, start and memory, beside the disk's fsync rate
   lint              clippy for the host and for the guests
   tidy              the rules of this repository that no compiler checks";
 
@@ -44,6 +45,10 @@ fn run(args: &[String]) -> Result<()> {
             replace_by(Command::new(host).arg(command).args(rest))
         }
         "test" => test(rest.first().copied()),
+        "bench" => {
+            build::all()?;
+            cargo(&[&["run", "--release", "--quiet", "-p", "settle-bench", "--"], rest.as_slice()].concat())
+        }
         "lint" => lint(),
         "tidy" => tidy::run(),
         "help" | "--help" | "-h" => {
@@ -63,12 +68,23 @@ fn test(name: Option<&str>) -> Result<()> {
     tidy::run()?;
     cargo(&["fmt", "--all", "--check"])?;
     build::all()?;
+    install_tools()?;
     let mut args = vec!["test", "--release", "--workspace", "--no-fail-fast"];
     for guest in build::GUESTS {
         args.extend(["--exclude", guest]);
     }
     args.extend(name);
     cargo(&args)
+}
+
+/// What tests run beside cargo: strace shows the fsyncs of an order.
+fn install_tools() -> Result<()> {
+    if Command::new("strace").arg("-V").output().is_ok() {
+        return Ok(());
+    }
+    println!("installing strace");
+    check(Command::new("apt-get").args(["update", "-qq"]))?;
+    check(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", "strace"]))
 }
 
 fn lint() -> Result<()> {

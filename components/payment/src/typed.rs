@@ -38,7 +38,7 @@ impl port::Guest for Component {
         })
     }
 
-    async fn lookup(key: String, order_id: String) -> Result<Option<port::Payment>, port::Error> {
+    async fn look_up(key: String, order_id: String) -> Result<Option<port::Payment>, port::Error> {
         let app = app::get().await.map_err(|error| port::Error::Unavailable(error.to_string()))?;
         let (key, order_id) = (key_of(&key)?, order_of(&order_id)?);
         let found = app.payments.look_up(&context(REQUEST_DEADLINE), &key, &order_id).await;
