@@ -285,3 +285,38 @@ async fn past_its_capacity_a_service_refuses_at_once_and_recovers() {
     assert_eq!(client.place("later", &one_item("book", 1250)).await.status, 201);
     assert!(violations(&host.data).is_empty());
 }
+
+// ---- recovery without a timer ----
+
+#[tokio::test]
+async fn where_no_timer_calls_recovery_the_traffic_resumes_due_sagas() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest_with(folder.path(), |text| text.replace("recovery = true", "recovery = false"));
+    let args = ["--manifest", manifest.to_str().unwrap(), "--set", "recovery_by_traffic=true"];
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let mut host = Host::start_in(&data, &args);
+    let client = host.client().admin().await;
+    let placing = {
+        let (client, body) = (client.clone(), one_item_by("book", 1250, "sim:delay:1500"));
+        tokio::spawn(async move { client.try_place("left-open", &body).await })
+    };
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    host.kill();
+    assert!(placing.await.unwrap().is_err());
+
+    let host = Host::start_in(&data, &args);
+    let client = host.client().with_token(&client.token);
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let open =
+        |data: &Path| orders(data).into_values().filter(|(status, _)| status == "payment_pending").count();
+    assert_eq!(open(&data), 1, "nobody has touched it yet");
+    client.place("any-other", &one_item("book", 1250)).await;
+    let started = Instant::now();
+    while open(&data) > 0 {
+        assert!(started.elapsed() < Duration::from_secs(10), "the traffic did not resume it");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let ready = client.get(&format!("{}/health/ready", client.order)).await.json();
+    assert_eq!((&ready["status"], &ready["details"]["oldest_due_ms"]), (&"ready".into(), &0.into()));
+}

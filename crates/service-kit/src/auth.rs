@@ -1,6 +1,7 @@
 //! Who calls: the bearer token (RFC 6750), checked here, without a call for each request.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde::Deserialize;
 use settle_ports::{CallContext, Limiter, Rate, World};
 use settle_token::{Claims, Jwks, Role, TokenError, Verifier};
 use settle_types::Timestamp;
+use sha2::{Digest, Sha256};
 use wasip3::http::types::Method;
 
 use crate::context::headers_of;
@@ -18,6 +20,8 @@ use crate::settings::{self, SettingError};
 
 /// How often an unknown key id may make us fetch the keys again.
 const KEYS_REFETCH: Rate = Rate { capacity: 5, refill_per_minute: 6 };
+/// Verified tokens that an instance remembers, by their hash.
+const VERIFIED_MAX: usize = 512;
 /// A service token is renewed this long before it expires.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -31,6 +35,7 @@ pub struct Auth {
     /// Keys that do not change while the instance lives: the shared secret's, or those set by hand.
     fixed: Option<Rc<Verifier>>,
     fetched: RefCell<Option<Rc<Verifier>>>,
+    verified: RefCell<HashMap<[u8; 32], Claims>>,
 }
 
 impl Auth {
@@ -58,7 +63,8 @@ impl Auth {
         };
         let identity_url = settings::or_default("identity_url", "http://identity.internal").await?;
         let fetched = RefCell::new(None);
-        Ok(Self { world, issuer, audiences, identity_url, fixed: fixed.map(Rc::new), fetched })
+        let (fixed, verified) = (fixed.map(Rc::new), RefCell::default());
+        Ok(Self { world, issuer, audiences, identity_url, fixed, fetched, verified })
     }
 
     /// The claims of the request's bearer token.
@@ -69,6 +75,10 @@ impl Auth {
             return Err(Problem::new(Kind::Unauthenticated, "Send a bearer token."));
         };
         let now = self.world.now();
+        let hash: [u8; 32] = Sha256::digest(token).into();
+        if let Some(claims) = self.remembered(&hash, now) {
+            return Ok(claims);
+        }
         let verifier = self.verifier(&call.context, false).await?;
         let checked = match verifier.verify(token, now) {
             // The keys may have been rotated since they were fetched.
@@ -77,12 +87,29 @@ impl Auth {
             }
             other => other,
         };
+        if let Ok(claims) = &checked {
+            self.remember(hash, claims);
+        }
         checked.map_err(|error| {
             self.world.log("info", &format!("token refused: {error}"), &call.context);
             let expired = error == TokenError::Expired;
             let detail = if expired { "The token has expired." } else { "The token is not valid." };
             Problem::new(Kind::Unauthenticated, detail)
         })
+    }
+
+    /// A signature is checked once an instance; the expiry at every use.
+    fn remembered(&self, hash: &[u8; 32], now: Timestamp) -> Option<Claims> {
+        let verified = self.verified.borrow();
+        verified.get(hash).filter(|claims| now.as_millis() < claims.exp.saturating_mul(1000)).cloned()
+    }
+
+    fn remember(&self, hash: [u8; 32], claims: &Claims) {
+        let mut verified = self.verified.borrow_mut();
+        if verified.len() >= VERIFIED_MAX {
+            verified.clear();
+        }
+        verified.insert(hash, claims.clone());
     }
 
     async fn may_refetch(&self) -> bool {
