@@ -19,9 +19,10 @@ use wasmtime_wasi_http::handler::{
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
-use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
+use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
 use crate::guest::{Ctx, Grants};
+use crate::http::outbound::{Answer, Local};
 
 /// Time that a request may take here; services answer within their own, shorter deadline.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(12);
@@ -146,6 +147,23 @@ impl Service {
         let mut store = new_store(&self.engine, &self.grants);
         let instance = self.pre.instantiate_async(&mut store).await?;
         Ok((store, instance))
+    }
+}
+
+impl Local for Service {
+    fn answer(self: Arc<Self>, request: http::Request<WasiBody>) -> Answer {
+        Box::pin(async move { self.call(request).await.map_err(error_of) })
+    }
+}
+
+/// What a refusal looks like to a caller in this process.
+fn error_of(refusal: Refusal) -> Error {
+    match refusal {
+        // Nothing was done: the caller may try again.
+        Refusal::Busy => Error::ConnectionLimitReached,
+        Refusal::BodyTooLarge => Error::HttpRequestBodySize(None),
+        Refusal::TimedOut => Error::HttpResponseTimeout,
+        Refusal::Failed(_) => Error::ConnectionTerminated,
     }
 }
 

@@ -20,7 +20,7 @@ use wasmtime::component::{Component as WasmComponent, Linker};
 use crate::engine::{self, Source};
 use crate::guest::{Ctx, Grants};
 use crate::http::inbound;
-use crate::http::outbound::{Network, Outbound};
+use crate::http::outbound::{Local, Network, Outbound};
 use crate::limits::Limits;
 use crate::manifest::{Component, Manifest};
 use crate::service::{Capacity, Service, Services};
@@ -150,7 +150,8 @@ pub async fn load(manifest: &Manifest, options: &Options) -> Result<Application>
         }
         services.insert(name, service);
     }
-    network.connect(services.clone());
+    let locals = services.iter().map(|(name, service)| (name.clone(), service.clone() as Arc<dyn Local>));
+    network.connect(locals.collect());
     for service in services.values() {
         check_ready(service).await?;
     }

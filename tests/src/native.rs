@@ -135,6 +135,8 @@ fn error_of(error: host::Error) -> SqlError {
 pub struct TestWorld {
     millis: Rc<Cell<u64>>,
     drawn: Rc<Cell<u64>>,
+    /// While set, nobody who sleeps wakes up.
+    pub asleep: Rc<Cell<bool>>,
     pub log: Rc<RefCell<Vec<String>>>,
 }
 
@@ -164,6 +166,9 @@ impl World for TestWorld {
     async fn sleep(&self, wait: Duration) {
         self.advance(wait);
         tokio::task::yield_now().await;
+        while self.asleep.get() {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn log(&self, level: &'static str, message: &str, _: &CallContext) {

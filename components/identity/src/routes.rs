@@ -23,7 +23,7 @@ pub async fn route(call: Call) -> Reply {
         Ok(app) => answer(&app, &call).await,
         Err(error) => Err(not_ready(&error, &call)),
     };
-    answered.unwrap_or_else(|problem| problem.reply(&call.context.correlation_id))
+    answered.unwrap_or_else(|problem| Reply::problem(&problem, &call.context.correlation_id))
 }
 
 fn not_ready(error: &StartError, call: &Call) -> Problem {

@@ -38,6 +38,7 @@ async fn make() -> Result<App, StartError> {
     let auth = Auth::from_settings(WORLD, "order").await?;
     let identity_url = settings::or_default("identity_url", "http://identity.internal").await?;
     let payments = RemotePayments {
+        world: WORLD,
         origin: settings::or_default("payment_url", "http://payment.internal").await?,
         token: ServiceToken::new(
             identity_url,

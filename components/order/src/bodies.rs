@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use settle_order_core::{DueReport, HistoryEntry, Item, Order, Page, SagaSummary};
+use settle_order_core::{HistoryEntry, Item, Order, Page, SagaSummary};
+use settle_ports::DueReport;
 use settle_types::{Money, PaymentMethod, UserId};
 
 #[derive(Deserialize)]

@@ -5,11 +5,11 @@ use settle_ports::CallContext;
 use settle_proto::payment_v1 as wire;
 use settle_service_kit::auth::ServiceToken;
 use settle_service_kit::grpc::{self, CallError};
+use settle_service_kit::ports::GuestWorld;
 use settle_types::{FailureReason, Money, OperationKey, OrderId, PaymentId, PaymentMethod};
 
-use crate::app::WORLD;
-
 pub struct RemotePayments {
+    pub world: GuestWorld,
     /// `http://authority` of the payment service.
     pub origin: String,
     pub token: ServiceToken,
@@ -22,9 +22,9 @@ impl RemotePayments {
         method: &str,
         request: &impl prost::Message,
     ) -> Result<A, PaymentsError> {
-        let token = self.token.get(context, &WORLD).await.map_err(PaymentsError::Unreachable)?;
+        let token = self.token.get(context, &self.world).await.map_err(PaymentsError::Unreachable)?;
         let path = format!("/{}/{method}", wire::SERVICE);
-        let answer = grpc::call(&self.origin, &path, &token, request, context, &WORLD).await;
+        let answer = grpc::call(&self.origin, &path, &token, request, context, &self.world).await;
         answer.map_err(|error| match error {
             CallError::NotSent(reason) => PaymentsError::Unreachable(reason),
             CallError::OutcomeUnknown(reason) => PaymentsError::OutcomeUnknown(reason),

@@ -45,7 +45,7 @@ pub async fn route(call: Call) -> Reply {
             Err(error.problem())
         }
     };
-    answered.unwrap_or_else(|problem| problem.reply(&call.context.correlation_id))
+    answered.unwrap_or_else(|problem| Reply::problem(&problem, &call.context.correlation_id))
 }
 
 async fn ready() -> Result<serde_json::Value, StartError> {

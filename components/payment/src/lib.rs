@@ -4,6 +4,7 @@
 
 mod acquirer;
 mod app;
+mod problems;
 mod routes;
 mod rpc;
 mod typed;

@@ -3,17 +3,17 @@
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use settle_payment_core::{Payment, PaymentError, Refunded};
-use settle_ports::World;
+use settle_payment_core::{Payment, Refunded};
 use settle_service_kit::auth::{require_admin, require_operator};
+use settle_service_kit::grpc;
 use settle_service_kit::health::{self, Probe};
 use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
-use settle_service_kit::{context, grpc};
 use settle_types::{FailureReason, IdempotencyKey, Money, PaymentId};
 
-use crate::app::{self, App, WORLD};
+use crate::app::{self, App};
+use crate::problems::{not_ready, problem_of};
 use crate::rpc;
 
 /// Payments of one order that are listed.
@@ -34,12 +34,7 @@ pub async fn route(call: Call) -> Reply {
         Ok(app) => answer(&app, &call).await,
         Err(error) => Err(not_ready(&error, &call)),
     };
-    answered.unwrap_or_else(|problem| problem.reply(&call.context.correlation_id))
-}
-
-pub fn not_ready(error: &StartError, call: &Call) -> Problem {
-    WORLD.log("error", &error.to_string(), &call.context);
-    error.problem()
+    answered.unwrap_or_else(|problem| Reply::problem(&problem, &call.context.correlation_id))
 }
 
 async fn ready() -> Result<serde_json::Value, StartError> {
@@ -190,24 +185,4 @@ async fn resume_due(app: &App, call: &Call) -> Result<Reply, Problem> {
         "more": report.more, "oldest_due_ms": report.oldest_due_ms,
     });
     Ok(Reply::json(200, &body))
-}
-
-/// The one place where an error of the domain becomes a problem.
-pub fn problem_of(error: PaymentError, call: &Call) -> Problem {
-    let (level, problem) = match &error {
-        PaymentError::Unavailable(_) => {
-            ("warn", Problem::new(Kind::Unavailable, "The acquirer cannot be reached; nothing happened."))
-        }
-        PaymentError::OutcomeUnknown(_) => {
-            ("warn", Problem::new(Kind::OutcomeUnknown, "Repeat the request with the same key."))
-        }
-        PaymentError::AmountMismatch => {
-            ("warn", Problem::new(Kind::IdempotencyKeyReused, "The key stands for another amount."))
-        }
-        PaymentError::Internal(_) => {
-            ("error", Problem::new(Kind::Internal, "The failure was logged under the correlation id."))
-        }
-    };
-    WORLD.log(level, &error.to_string(), &call.context);
-    if problem.kind.status() == 503 { problem.retry_after(context::RETRY_AFTER) } else { problem }
 }

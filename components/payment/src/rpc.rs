@@ -9,7 +9,7 @@ use settle_service_kit::problem::{Kind, Problem};
 use settle_types::{Currency, FailureReason, Money, OperationKey, UserId};
 
 use crate::app::{self, App};
-use crate::routes::{not_ready, problem_of};
+use crate::problems::{not_ready, problem_of};
 
 pub async fn answer(call: &Call) -> Reply {
     let app = match app::get().await {

@@ -9,16 +9,6 @@ use crate::store::{Lease, OwnedOrder, Store, StoreError, owned_order_of, select_
 /// Idempotency records removed in one go.
 const EXPIRED_KEYS_BATCH: u32 = 200;
 
-/// What one round of recovery did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DueReport {
-    pub resumed: u32,
-    pub ended: u32,
-    pub deferred: u32,
-    pub more: bool,
-    pub oldest_due_ms: u64,
-}
-
 /// An open saga as an administrator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SagaSummary {

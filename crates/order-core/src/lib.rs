@@ -9,9 +9,10 @@ mod order;
 mod payments;
 mod saga;
 mod schema;
+mod steps;
 mod store;
 
-pub use claims::{DueReport, SagaSummary};
+pub use claims::SagaSummary;
 pub use driver::{OrderError, Orders, Placed, Settings};
 pub use order::{Caller, Item, NewOrder, Order, RuleBroken, Status};
 pub use payments::{Charged, Paid, Payments, PaymentsError, Undone};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use settle_ports::{
-    Acquirer, AcquirerError, CallContext, ChargeOutcome, Database, Durability, RefundOutcome, SqlError,
-    Standing, World,
+    Acquirer, AcquirerError, CallContext, ChargeOutcome, Database, DueReport, Durability, RefundOutcome,
+    SqlError, Standing, World,
 };
 use settle_types::{
     FailureReason, Money, OperationKey, PaymentId, PaymentMethod, RefundId, Timestamp, UserId,
@@ -91,16 +91,6 @@ impl From<AcquirerError> for PaymentError {
             AcquirerError::OutcomeUnknown(reason) => PaymentError::OutcomeUnknown(reason),
         }
     }
-}
-
-/// What one round of recovery did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DueReport {
-    pub resumed: u32,
-    pub ended: u32,
-    pub deferred: u32,
-    pub more: bool,
-    pub oldest_due_ms: u64,
 }
 
 /// The payment service, over its ports.

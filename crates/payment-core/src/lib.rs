@@ -7,6 +7,6 @@ mod payment;
 mod schema;
 mod store;
 
-pub use driver::{Charge, DueReport, PaymentError, Payments, Processed, Refunded};
+pub use driver::{Charge, PaymentError, Payments, Processed, Refunded};
 pub use payment::{Illegal, Payment, Refund, RefundState, Status, Transfer};
 pub use schema::SCHEMA;

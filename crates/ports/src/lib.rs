@@ -11,4 +11,4 @@ mod world;
 pub use acquirer::{Acquirer, AcquirerError, ChargeOutcome, RefundOutcome, Standing};
 pub use database::{Database, Dialect, Durability, Outcome, Row, RowError, SqlError, Statement, Value, sql};
 pub use schema::{Migration, Schema, SchemaError};
-pub use world::{CallContext, Limiter, Rate, Verdict, World};
+pub use world::{CallContext, DueReport, Limiter, Rate, Verdict, World};

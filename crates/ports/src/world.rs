@@ -81,3 +81,13 @@ pub trait Limiter {
     /// True when this report opened the breaker.
     async fn report(&self, name: &str, success: bool) -> bool;
 }
+
+/// What one round of recovery did. See `wit/recovery/recovery.wit`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DueReport {
+    pub resumed: u32,
+    pub ended: u32,
+    pub deferred: u32,
+    pub more: bool,
+    pub oldest_due_ms: u64,
+}

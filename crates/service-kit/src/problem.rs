@@ -2,10 +2,24 @@
 
 use std::time::Duration;
 
-use serde_json::json;
-
-use crate::grpc::Code;
-use crate::http::Reply;
+/// Status codes of the gRPC protocol that we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Code {
+    Ok = 0,
+    Unknown = 2,
+    InvalidArgument = 3,
+    DeadlineExceeded = 4,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Unimplemented = 12,
+    Internal = 13,
+    Unavailable = 14,
+    Unauthenticated = 16,
+}
 
 /// Every kind of problem that a client can meet. `docs/problems.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +119,10 @@ impl Kind {
         self.describe().1
     }
 
+    pub fn title(self) -> &'static str {
+        self.describe().2
+    }
+
     pub fn code(self) -> Code {
         self.describe().3
     }
@@ -138,31 +156,5 @@ impl Problem {
 
     pub fn not_found() -> Self {
         Self::new(Kind::NotFound, "There is nothing here for you.")
-    }
-
-    /// The answer for this problem. The correlation id lets an operator find the cause.
-    pub fn reply(&self, correlation_id: &str) -> Reply {
-        let (name, status, title, _) = self.kind.describe();
-        let body = json!({
-            "type": format!("urn:settle:problem:{name}"),
-            "title": title,
-            "status": status,
-            "detail": self.detail,
-            "correlation_id": correlation_id,
-        });
-        let mut reply = Reply::new(status, body.to_string().into_bytes());
-        reply = reply.header("content-type", "application/problem+json");
-        if let Some(wait) = self.retry_after {
-            // Whole seconds, rounded up: the header knows no smaller unit.
-            let seconds = wait.as_millis().div_ceil(1000).max(1);
-            reply = reply.header("retry-after", seconds.to_string());
-        }
-        if let Some(allow) = self.allow {
-            reply = reply.header("allow", allow);
-        }
-        if status == 401 {
-            reply = reply.header("www-authenticate", "Bearer");
-        }
-        reply
     }
 }

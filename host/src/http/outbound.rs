@@ -1,6 +1,8 @@
 //! Requests of guests: in process where this host has the target, over pooled connections
 //! otherwise, and only to what the manifest allows.
 
+use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -12,19 +14,28 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 use super::PEER_HEADER;
-use crate::service::{Refusal, Services};
 
 /// Longest wait for the head of an answer when the guest names none.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 const IDLE_PER_HOST_MAX: usize = 64;
 
+pub type Answer = Pin<Box<dyn Future<Output = Result<http::Response<WasiBody>, Error>> + Send>>;
+
+/// A service that answers in this process.
+pub trait Local: Send + Sync {
+    fn answer(self: Arc<Self>, request: http::Request<WasiBody>) -> Answer;
+}
+
+/// Every service of this process, by name.
+pub type Locals = HashMap<String, Arc<dyn Local>>;
+
 /// Connections to other hosts, and the way to the services of this one.
 pub struct Network {
     http1: Client<HttpConnector, WasiBody>,
     /// gRPC speaks HTTP/2 by prior knowledge.
     http2: Client<HttpConnector, WasiBody>,
-    services: OnceLock<Services>,
+    services: OnceLock<Locals>,
 }
 
 impl Network {
@@ -40,7 +51,7 @@ impl Network {
     }
 
     /// Tells which services this host has; once, after all are loaded.
-    pub fn connect(&self, services: Services) {
+    pub fn connect(&self, services: Locals) {
         // Err: told before; there is one application a process.
         let _ = self.services.set(services);
     }
@@ -52,7 +63,7 @@ impl Network {
             let service = self.services.get().and_then(|services| services.get(name));
             let service = service.cloned().ok_or(Error::DestinationNotFound)?;
             request.headers_mut().insert(PEER_HEADER, http::HeaderValue::from_static("in-process"));
-            return service.call(request).await.map_err(error_of);
+            return service.answer(request).await;
         }
         let grpc = request
             .headers()
@@ -70,17 +81,6 @@ impl Network {
 fn local_name(host: &str) -> Option<&str> {
     let name = host.strip_suffix(".internal")?;
     Some(name.strip_suffix(".spin").unwrap_or(name))
-}
-
-/// What a refusal by a local service looks like to the caller.
-fn error_of(refusal: Refusal) -> Error {
-    match refusal {
-        // Nothing was done: the caller may try again.
-        Refusal::Busy => Error::ConnectionLimitReached,
-        Refusal::BodyTooLarge => Error::HttpRequestBodySize(None),
-        Refusal::TimedOut => Error::HttpResponseTimeout,
-        Refusal::Failed(_) => Error::ConnectionTerminated,
-    }
 }
 
 /// One component's way out.

@@ -30,7 +30,7 @@ where
             let (path, query) = (path.to_owned(), query.to_owned());
             route(Call { method, path, query, headers, body, context }).await
         }
-        Err(problem) => problem.reply(&correlation_id),
+        Err(problem) => Reply::problem(&problem, &correlation_id),
     };
     respond(reply.header(context::CORRELATION_ID, correlation_id))
 }

@@ -8,6 +8,7 @@ pub use entry::serve;
 
 use http::{HeaderMap, Method};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use settle_ports::CallContext;
 
 use crate::problem::{Kind, Problem};
@@ -117,6 +118,32 @@ impl Reply {
             // Our own shapes always serialise; a defect must not end the instance.
             Err(_) => Self::new(500, Vec::new()),
         }
+    }
+
+    /// The answer for this problem. The correlation id lets an operator find the cause.
+    pub fn problem(problem: &Problem, correlation_id: &str) -> Self {
+        let (name, status, title) = (problem.kind.name(), problem.kind.status(), problem.kind.title());
+        let body = json!({
+            "type": format!("urn:settle:problem:{name}"),
+            "title": title,
+            "status": status,
+            "detail": problem.detail,
+            "correlation_id": correlation_id,
+        });
+        let mut reply = Self::new(status, body.to_string().into_bytes());
+        reply = reply.header("content-type", "application/problem+json");
+        if let Some(wait) = problem.retry_after {
+            // Whole seconds, rounded up: the header knows no smaller unit.
+            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            reply = reply.header("retry-after", seconds.to_string());
+        }
+        if let Some(allow) = problem.allow {
+            reply = reply.header("allow", allow);
+        }
+        if status == 401 {
+            reply = reply.header("www-authenticate", "Bearer");
+        }
+        reply
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
