@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use settle_tests::acquirer_ledger::{orders, violations};
-use settle_tests::client::{one_item, one_item_by};
+use settle_tests::client::{Client, one_item, one_item_by};
 use settle_tests::host::{Host, binary, command, component, root};
 
 /// Starts a host that must fail, and answers what it says.
@@ -284,6 +284,58 @@ async fn past_its_capacity_a_service_refuses_at_once_and_recovers() {
     assert!((8..=10).contains(&refused), "{refused} of 12 were refused");
     assert_eq!(client.place("later", &one_item("book", 1250)).await.status, 201);
     assert!(violations(&host.data).is_empty());
+}
+
+/// A manifest with the probe alone.
+fn probe_manifest(folder: &Path) -> std::path::PathBuf {
+    let source = settle_tests::host::component("probe");
+    let text = format!(
+        "spin_manifest_version = 2
+         [application]
+         name = \"probe\"
+         [application.tool.settle.listeners]
+         probe = {{ port = 1, component = \"probe\" }}
+         [component.probe]
+         source = {source:?}"
+    );
+    let path = folder.join("probe.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_guest_that_loops_traps_grows_or_waits_for_ever_is_ended_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = probe_manifest(folder.path());
+    let host = Host::start(&["--manifest", manifest.to_str().unwrap()]);
+    let url = host.url("probe");
+    let client = Client::new(url.clone(), url.clone(), url.clone());
+    let get = async |path: &str| {
+        let started = Instant::now();
+        let answer = client.get(&format!("{url}{path}")).await;
+        (answer.status, started.elapsed())
+    };
+    assert_eq!(get("/").await.0, 200);
+    assert_eq!(get("/trap").await.0, 503);
+    assert_eq!(get("/grow").await.0, 503);
+    assert_eq!(get("/").await.0, 200);
+    // Each stuck guest is ended after its time, and a neighbour does not notice.
+    let (looped, waited, neighbour) = tokio::join!(get("/loop"), get("/wait"), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut slowest = Duration::ZERO;
+        for _ in 0..50 {
+            let (status, took) = get("/").await;
+            assert_eq!(status, 200);
+            slowest = slowest.max(took);
+        }
+        slowest
+    });
+    for (status, took) in [looped, waited] {
+        assert!([503, 504].contains(&status), "{status}");
+        assert!((11..16).contains(&took.as_secs()), "{took:?}");
+    }
+    assert!(neighbour < Duration::from_secs(1), "{neighbour:?}");
+    assert_eq!(get("/").await.0, 200);
 }
 
 // ---- recovery without a timer ----

@@ -11,8 +11,8 @@ use crate::check;
 pub const GUEST_TARGET: &str = "wasm32-wasip2";
 pub const GUEST_PROFILE: &str = "component";
 /// One cargo call each: in a common call features unify, and the components grow.
-pub const GUESTS: [&str; 4] =
-    ["settle-identity", "settle-order", "settle-payment", "settle-acquirer-simulator"];
+pub const GUESTS: [&str; 5] =
+    ["settle-identity", "settle-order", "settle-payment", "settle-acquirer-simulator", "settle-probe"];
 
 /// Builds everything; answers the host's path.
 pub fn all() -> Result<PathBuf> {
@@ -21,8 +21,17 @@ pub fn all() -> Result<PathBuf> {
         let mut build = guest_cargo(&toolchain);
         check(build.args(["build", "--profile", GUEST_PROFILE, "--target", GUEST_TARGET, "-p", guest]))?;
     }
-    check(Command::new("cargo").args(["build", "--release", "-p", "settle-host"]))?;
+    // Of the whole workspace, as the tests are: with other features everything would be built twice.
+    let mut host = Command::new("cargo");
+    host.args(["build", "--release", "--bin", "settle"]).args(natives());
+    check(&mut host)?;
     Ok(env::current_dir()?.join(target_dir()).join("release/settle"))
+}
+
+/// The packages that run on this machine: all but the guests.
+pub fn natives() -> Vec<&'static str> {
+    let excluded = GUESTS.iter().flat_map(|guest| ["--exclude", guest]);
+    ["--workspace"].into_iter().chain(excluded).collect()
 }
 
 fn target_dir() -> PathBuf {

@@ -69,10 +69,8 @@ fn test(name: Option<&str>) -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     build::all()?;
     install_tools()?;
-    let mut args = vec!["test", "--release", "--workspace", "--no-fail-fast"];
-    for guest in build::GUESTS {
-        args.extend(["--exclude", guest]);
-    }
+    let mut args = vec!["test", "--release", "--no-fail-fast"];
+    args.extend(build::natives());
     args.extend(name);
     cargo(&args)
 }

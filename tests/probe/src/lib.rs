@@ -1,0 +1,53 @@
+//! A component that knows nothing of orders: it answers, and it misbehaves on request.
+
+#![cfg_attr(not(target_family = "wasm"), allow(dead_code))]
+
+use std::hint::black_box;
+
+use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::{wit_bindgen, wit_future, wit_stream};
+
+struct Probe;
+#[allow(unsafe_code)]
+mod service {
+    use super::Probe;
+    wasip3::http::service::export!(Probe);
+}
+
+impl wasip3::exports::http::handler::Guest for Probe {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        match request.get_path_with_query().as_deref() {
+            Some("/loop") => run_for_ever(),
+            Some("/grow") => grow_for_ever(),
+            Some("/trap") => std::process::abort(),
+            Some("/wait") => wasip3::clocks::monotonic_clock::wait_for(60_000_000_000).await,
+            _ => {}
+        }
+        answer(b"hello")
+    }
+}
+
+fn run_for_ever() {
+    let mut count = 0_u64;
+    loop {
+        count = black_box(count.wrapping_add(1));
+    }
+}
+
+fn grow_for_ever() {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    loop {
+        held.push(black_box(vec![1; 1 << 20]));
+    }
+}
+
+fn answer(text: &'static [u8]) -> Result<Response, ErrorCode> {
+    let (_, no_trailers) = wit_future::new(|| Ok(None));
+    let (mut out, body) = wit_stream::new();
+    wit_bindgen::spawn_local(async move {
+        let _unsent = out.write_all(text.to_vec()).await;
+    });
+    let headers = [("content-length".to_owned(), text.len().to_string().into_bytes())];
+    let headers = Fields::from_list(&headers).map_err(|_| ErrorCode::InternalError(None))?;
+    Ok(Response::new(headers, Some(body), no_trailers).0)
+}
