@@ -69,10 +69,14 @@ impl Till {
             found.rows[0].int(0).unwrap()
         };
         let kept =
-            sum("SELECT coalesce(sum(amount_minor), 0) FROM payment_ledger WHERE account = 'acquirer'").await;
+            sum("SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM payment_ledger WHERE account = 'acquirer'").await;
         let (captured, returned) = self.acquirer.money(KEY);
         assert_eq!(kept, captured - returned, "ledger against acquirer");
-        assert_eq!(sum("SELECT coalesce(sum(amount_minor), 0) FROM payment_ledger").await, 0, "balance");
+        assert_eq!(
+            sum("SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM payment_ledger").await,
+            0,
+            "balance"
+        );
     }
 }
 

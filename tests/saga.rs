@@ -22,7 +22,7 @@ const ORDER_DEADLINE: Duration = Duration::from_secs(60);
 
 /// A shop: a database, a payment service, and as many hosts as a test wants.
 struct Shop {
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     world: TestWorld,
     database: NativeDb,
     payments: FakePayments,
@@ -33,7 +33,13 @@ impl Shop {
     async fn open() -> Self {
         let (folder, world) = (tempfile::tempdir().unwrap(), TestWorld::new());
         let database = NativeDb::open(&folder.path().join("order.db"), &SCHEMA, &world).await;
-        Self { folder, world, database, payments: FakePayments::default(), limiter: TestLimiter::default() }
+        Self {
+            _folder: folder,
+            world,
+            database,
+            payments: FakePayments::default(),
+            limiter: TestLimiter::default(),
+        }
     }
 
     fn host(&self, owner: &str) -> Driver {
@@ -593,7 +599,7 @@ async fn every_change_of_status_has_one_outbox_row_in_order() {
     let types: Vec<&str> = found.rows.iter().map(|row| row.text(1).unwrap()).collect();
     assert_eq!(types, ["order.payment_pending", "order.compensating", "order.cancelled"]);
     shop.assert_fair(&shop.read(&host, order.id).await);
-    assert_eq!(settle_tests::acquirer_ledger::outbox_gaps(shop.folder.path()), 0);
+    assert_eq!(shop.count(settle_tests::acquirer_ledger::OUTBOX_GAPS).await, 0);
 }
 
 #[tokio::test]

@@ -24,8 +24,7 @@ use crate::http::outbound::{Local, Network, Outbound};
 use crate::limits::Limits;
 use crate::manifest::{Component, Manifest};
 use crate::service::{Capacity, Service, Services};
-use crate::sql::Backend;
-use crate::sql::sqlite::Sqlite;
+use crate::sql::Databases;
 use crate::{recovery, secrets};
 
 /// Time that requests in flight have after SIGTERM.
@@ -134,7 +133,10 @@ pub async fn load(manifest: &Manifest, options: &Options) -> Result<Application>
     private_dir(&options.data)?;
     private_dir(&options.cache)?;
     let lock = lock(&options.data)?;
-    let values = values(manifest, options)?;
+    let mut values = values(manifest, options)?;
+    let granted = manifest.component.values().flat_map(|component| component.limits().databases.clone());
+    let databases = Databases::find(&granted.collect::<Vec<_>>(), &values, &options.data).await?;
+    values.insert("database_exclusive".to_owned(), databases.are_exclusive().to_string());
     let engine = engine::engine()?;
     tick(&engine);
     let linker = engine::linker(&engine)?;
@@ -142,7 +144,7 @@ pub async fn load(manifest: &Manifest, options: &Options) -> Result<Application>
     let (mut services, mut digests, mut recovering) = (HashMap::new(), BTreeMap::new(), Vec::new());
     for (name, component, loaded) in load_components(manifest, &engine, options)? {
         digests.insert(name.clone(), loaded.sha256);
-        let grants = grants(manifest, component, &values, options, &network)
+        let grants = grants(manifest, component, &values, &databases, &network)
             .with_context(|| format!("component `{name}`"))?;
         let service = Arc::new(link(&name, &linker, &loaded.component, grants, component)?);
         if component.limits().recovery {
@@ -211,7 +213,7 @@ fn grants(
     manifest: &Manifest,
     component: &Component,
     values: &BTreeMap<String, String>,
-    options: &Options,
+    databases: &Databases,
     network: &Arc<Network>,
 ) -> Result<Grants> {
     let mut settings = HashMap::new();
@@ -219,13 +221,10 @@ fn grants(
         settings.insert(name.clone(), manifest.expand(template, values)?);
     }
     let allowed = component.allowed_outbound_hosts.iter().map(|host| manifest.expand(host, values));
-    let mut databases: HashMap<String, Arc<dyn Backend>> = HashMap::new();
-    for name in &component.limits().databases {
-        let database = Sqlite::open(&options.data.join(format!("{name}.db")))?;
-        databases.insert(name.clone(), Arc::new(database));
-    }
+    let names = component.limits().databases.iter();
+    let opened = names.map(|name| Ok((name.clone(), databases.open(name)?)));
     Ok(Grants {
-        databases: Arc::new(databases),
+        databases: Arc::new(opened.collect::<Result<HashMap<_, _>>>()?),
         settings: Arc::new(settings),
         limits: Arc::new(Limits::default()),
         outbound: Outbound::new(network.clone(), allowed.collect::<Result<Vec<_>>>()?),
@@ -236,11 +235,7 @@ fn grants(
 /// then what the operator set.
 fn values(manifest: &Manifest, options: &Options) -> Result<BTreeMap<String, String>> {
     let mut overrides = vec![];
-    let known = [
-        ("host_run_id", run_id()?),
-        ("database_exclusive", "true".to_owned()),
-        ("recovery_by_traffic", "false".to_owned()),
-    ];
+    let known = [("host_run_id", run_id()?), ("recovery_by_traffic", "false".to_owned())];
     for (name, value) in known {
         if manifest.variables.contains_key(name) {
             overrides.push((name.to_owned(), value));

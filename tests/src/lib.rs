@@ -7,3 +7,5 @@ pub mod acquirer_ledger;
 pub mod client;
 pub mod host;
 pub mod native;
+pub mod postgres;
+pub mod shoppers;

@@ -1,4 +1,4 @@
-//! The cores natively: the host's SQLite behind the storage port, and everything else faked.
+//! The cores natively: a database of the host behind the storage port, and everything else faked.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -7,7 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use settle_host::sql::{self as host, Backend, sqlite::Sqlite};
+use crate::postgres;
+use settle_host::sql::{self as host, Backend, postgres::Postgres, sqlite::Sqlite};
 use settle_order_core::{Charged, Paid, Payments, PaymentsError, Undone};
 use settle_ports::{
     Acquirer, AcquirerError, CallContext, ChargeOutcome, Database, Dialect, Durability, Limiter, Outcome,
@@ -28,7 +29,17 @@ pub enum DbFault {
     UnknownDone,
 }
 
-/// The host's SQLite as the cores' port, with faults on chosen writes.
+/// An empty database: this file, or one of the shared PostgreSQL server (`SETTLE_TEST_DATABASE`).
+pub async fn open_backend(path: &Path) -> Arc<dyn Backend> {
+    if postgres::chosen() {
+        let url = postgres::shared().database().await;
+        Arc::new(Postgres::new(&url, 6).unwrap())
+    } else {
+        Arc::new(Sqlite::open(path).unwrap())
+    }
+}
+
+/// The host's database as the cores' port, with faults on chosen writes.
 #[derive(Clone)]
 pub struct NativeDb {
     backend: Arc<dyn Backend>,
@@ -40,7 +51,7 @@ pub struct NativeDb {
 
 impl NativeDb {
     pub async fn open(path: &Path, schema: &Schema, world: &TestWorld) -> Self {
-        let backend = Arc::new(Sqlite::open(path).unwrap());
+        let backend = open_backend(path).await;
         let (faults, writes) = (Rc::default(), Rc::default());
         let database = Self { backend, world: world.clone(), faults, writes };
         schema.migrate(&database, world.now()).await.unwrap();
@@ -86,7 +97,10 @@ impl Database for NativeDb {
     }
 
     fn dialect(&self) -> Dialect {
-        Dialect::Sqlite
+        match self.backend.dialect() {
+            host::Dialect::Sqlite => Dialect::Sqlite,
+            host::Dialect::Postgres => Dialect::Postgres,
+        }
     }
 
     async fn now(&self) -> Result<Timestamp, SqlError> {
@@ -102,7 +116,7 @@ fn statement_to(statement: Statement) -> host::Statement {
         Value::Text(value) => host::Value::Text(value),
         Value::Bytes(value) => host::Value::Bytes(value),
     });
-    host::Statement { sql: statement.sql.to_owned(), params: params.collect(), expect: statement.expect }
+    host::Statement { sql: statement.sql.into_owned(), params: params.collect(), expect: statement.expect }
 }
 
 fn outcome_of(outcome: host::Outcome) -> Outcome {

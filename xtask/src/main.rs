@@ -72,17 +72,32 @@ fn test(name: Option<&str>) -> Result<()> {
     let mut args = vec!["test", "--release", "--no-fail-fast"];
     args.extend(build::natives());
     args.extend(name);
-    cargo(&args)
-}
-
-/// What tests run beside cargo: strace shows the fsyncs of an order.
-fn install_tools() -> Result<()> {
-    if Command::new("strace").arg("-V").output().is_ok() {
+    cargo(&args)?;
+    if name.is_some() {
         return Ok(());
     }
-    println!("installing strace");
+    println!("again, on PostgreSQL: the storage port's contract and the cores");
+    let mut args = vec!["test", "--release", "--no-fail-fast"];
+    args.extend(build::natives());
+    args.extend(["--test", "storage", "--test", "saga", "--test", "payments"]);
+    check(Command::new("cargo").args(&args).env("SETTLE_TEST_DATABASE", "postgres"))
+}
+
+/// What tests run beside cargo: strace shows the fsyncs of an order, PostgreSQL is started by them.
+fn install_tools() -> Result<()> {
+    let mut missing = Vec::new();
+    if Command::new("strace").arg("-V").output().is_err() {
+        missing.push("strace");
+    }
+    if !Path::new("/usr/lib/postgresql").exists() && Command::new("postgres").arg("-V").output().is_err() {
+        missing.push("postgresql");
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installing {}", missing.join(", "));
     check(Command::new("apt-get").args(["update", "-qq"]))?;
-    check(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", "strace"]))
+    check(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing))
 }
 
 fn lint() -> Result<()> {

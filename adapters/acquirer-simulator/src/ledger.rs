@@ -21,25 +21,25 @@ pub const SCHEMA: Schema = Schema {
     service: "acquirer",
     migrations: &[Migration {
         version: 1,
-        sqlite: &[
+        statements: &[
             "CREATE TABLE acquirer_charges (
                key TEXT PRIMARY KEY,
                state TEXT NOT NULL CHECK (state IN ('new', 'pending', 'taken', 'declined', 'voided')),
-               amount_minor INTEGER NOT NULL,
+               amount_minor BIGINT NOT NULL,
                currency TEXT NOT NULL,
                method TEXT NOT NULL,
-               captured_minor INTEGER NOT NULL DEFAULT 0,
-               returned_minor INTEGER NOT NULL DEFAULT 0 CHECK (returned_minor <= captured_minor),
-               captures INTEGER NOT NULL DEFAULT 0 CHECK (captures <= 1),
-               charge_calls INTEGER NOT NULL DEFAULT 0,
-               lookup_calls INTEGER NOT NULL DEFAULT 0,
-               void_calls INTEGER NOT NULL DEFAULT 0,
-               refund_calls INTEGER NOT NULL DEFAULT 0
+               captured_minor BIGINT NOT NULL DEFAULT 0,
+               returned_minor BIGINT NOT NULL DEFAULT 0 CHECK (returned_minor <= captured_minor),
+               captures BIGINT NOT NULL DEFAULT 0 CHECK (captures <= 1),
+               charge_calls BIGINT NOT NULL DEFAULT 0,
+               lookup_calls BIGINT NOT NULL DEFAULT 0,
+               void_calls BIGINT NOT NULL DEFAULT 0,
+               refund_calls BIGINT NOT NULL DEFAULT 0
              ) WITHOUT ROWID",
             "CREATE TABLE acquirer_refunds (
                refund_key TEXT PRIMARY KEY,
                key TEXT NOT NULL,
-               amount_minor INTEGER NOT NULL CHECK (amount_minor > 0)
+               amount_minor BIGINT NOT NULL CHECK (amount_minor > 0)
              ) WITHOUT ROWID",
         ],
     }],
@@ -98,7 +98,7 @@ impl Ledger {
         let counted =
             sql("INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, charge_calls)
                            VALUES ($1, 'new', $2, $3, $4, 1)
-                           ON CONFLICT (key) DO UPDATE SET charge_calls = charge_calls + 1
+                           ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1
                            RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
                                      charge_calls, lookup_calls, void_calls, refund_calls")
             .bind(key)
@@ -207,7 +207,7 @@ impl Ledger {
             let counted =
                 sql("INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, void_calls)
                      VALUES ($1, 'voided', 0, '', '', 1)
-                     ON CONFLICT (key) DO UPDATE SET void_calls = void_calls + 1
+                     ON CONFLICT (key) DO UPDATE SET void_calls = acquirer_charges.void_calls + 1
                      RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
                                charge_calls, lookup_calls, void_calls, refund_calls")
                 .bind(key);

@@ -7,12 +7,12 @@ pub const SCHEMA: Schema = Schema {
     service: "identity",
     migrations: &[Migration {
         version: 1,
-        sqlite: &["CREATE TABLE identity_users (
+        statements: &["CREATE TABLE identity_users (
                id TEXT PRIMARY KEY,
                username TEXT NOT NULL UNIQUE,
                password_hash TEXT NOT NULL,
                role TEXT NOT NULL,
-               created_at INTEGER NOT NULL
+               created_at BIGINT NOT NULL
              ) WITHOUT ROWID"],
     }],
 };

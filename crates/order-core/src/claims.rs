@@ -1,6 +1,6 @@
 //! Recovery's view of the orders: which are due, who takes them, what is parked.
 
-use settle_ports::{Database, Durability, SqlError, sql};
+use settle_ports::{Database, Dialect, Durability, SqlError, sql};
 use settle_types::{Money, OrderId, Timestamp};
 
 use crate::order::{Order, Status};
@@ -21,15 +21,39 @@ pub struct SagaSummary {
     pub at_stake: Money,
 }
 
+/// Takes due orders; `lock` keeps racers from waiting for each other's rows.
+macro_rules! claim_due {
+    ($lock:literal) => {
+        concat!(
+            "WITH due AS MATERIALIZED (SELECT id FROM orders ",
+            "WHERE due_at IS NOT NULL AND (due_at <= $1 OR ($2 AND owner <> $3)) ORDER BY due_at LIMIT $4 ",
+            $lock,
+            ") UPDATE orders SET owner = $3, due_at = $5 WHERE id IN (SELECT id FROM due) ",
+            "RETURNING id, user_id, status, failure_reason, total_minor, currency, items, payment_id, ",
+            "created_at, updated_at, owner, due_at, correlation_id"
+        )
+    };
+}
+
 impl<D: Database> Store<D> {
     /// Takes over one order whose owner is gone. False: its owner lives, or it is settled.
-    pub async fn claim(&self, id: OrderId, lease: Lease<'_>, now: Timestamp) -> Result<bool, StoreError> {
-        let statement = sql("UPDATE orders SET owner = $1, due_at = $2
-                             WHERE id = $3 AND due_at IS NOT NULL AND (due_at <= $4 OR owner <> $1)")
+    /// `exclusive` as in `claim_due`.
+    pub async fn claim(
+        &self,
+        id: OrderId,
+        lease: Lease<'_>,
+        now: Timestamp,
+        exclusive: bool,
+    ) -> Result<bool, StoreError> {
+        let statement = sql(
+            "UPDATE orders SET owner = $1, due_at = $2
+                             WHERE id = $3 AND due_at IS NOT NULL AND (due_at <= $4 OR ($5 AND owner <> $1))",
+        )
         .bind(lease.owner)
         .bind(lease.until)
         .bind(id.to_string())
-        .bind(now);
+        .bind(now)
+        .bind(exclusive);
         let done = self.database.execute(vec![statement], Durability::Relaxed).await?;
         Ok(done.first().is_some_and(|outcome| outcome.affected == 1))
     }
@@ -43,16 +67,11 @@ impl<D: Database> Store<D> {
         exclusive: bool,
         limit: u32,
     ) -> Result<Vec<OwnedOrder>, StoreError> {
-        let statement = sql("UPDATE orders SET owner = $1, due_at = $2 WHERE id IN
-               (SELECT id FROM orders WHERE due_at IS NOT NULL AND (due_at <= $3 OR ($4 AND owner <> $1))
-                ORDER BY due_at LIMIT $5)
-             RETURNING id, user_id, status, failure_reason, total_minor, currency, items, payment_id,
-                       created_at, updated_at, owner, due_at, correlation_id")
-        .bind(lease.owner)
-        .bind(lease.until)
-        .bind(now)
-        .bind(exclusive)
-        .bind(limit);
+        let statement = match self.database.dialect() {
+            Dialect::Sqlite => sql(claim_due!("")),
+            Dialect::Postgres => sql(claim_due!("FOR UPDATE SKIP LOCKED")),
+        };
+        let statement = statement.bind(now).bind(exclusive).bind(lease.owner).bind(limit).bind(lease.until);
         let done = self.database.execute(vec![statement], Durability::Relaxed).await?;
         let rows = done.first().map(|outcome| outcome.rows.as_slice()).unwrap_or_default();
         rows.iter().map(owned_order_of).collect()
@@ -96,10 +115,10 @@ impl<D: Database> Store<D> {
     pub async fn sagas(&self, state: Option<Status>, limit: u32) -> Result<Vec<SagaSummary>, StoreError> {
         // Two reads, each with a partial index of its own.
         let open = sql(select_orders!(
-            "WHERE due_at IS NOT NULL AND ($1 IS NULL OR status = $1) ORDER BY due_at LIMIT $2"
+            "WHERE due_at IS NOT NULL AND (CAST($1 AS TEXT) IS NULL OR status = $1) ORDER BY due_at LIMIT $2"
         ));
         let parked = sql(select_orders!(
-            "WHERE status = 'needs_attention' AND ($1 IS NULL OR status = $1) ORDER BY id LIMIT $2"
+            "WHERE status = 'needs_attention' AND (CAST($1 AS TEXT) IS NULL OR status = $1) ORDER BY id LIMIT $2"
         ));
         let mut summaries = Vec::new();
         for statement in [parked, open] {

@@ -99,6 +99,9 @@ impl From<IllegalEvent> for OrderError {
     }
 }
 
+/// How long a duplicate leaves an order on a shared database to its owner.
+const OWNER_PATIENCE: Duration = Duration::from_millis(500);
+
 /// The order service, over its ports.
 pub struct Orders<W, D, P, L> {
     pub world: W,
@@ -286,6 +289,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
 
     /// Waits for the first request with the same key, until this caller's own deadline.
     async fn await_first(&self, context: &CallContext, id: OrderId) -> Result<Placed, OrderError> {
+        let patient_until = self.world.now().plus(OWNER_PATIENCE);
         loop {
             let owned = self.store.find(id).await?.ok_or(OrderError::NotFound)?;
             let now = self.world.now();
@@ -293,7 +297,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             if settled || context.remaining(now) <= CALL_TIME_MIN {
                 return Ok(Placed { order: owned.order, replayed: true });
             }
-            if self.owner_is_gone(&owned, now) {
+            if self.owner_is_gone(&owned, now) || (!self.settings.exclusive && now >= patient_until) {
                 let order = self.up_to_date(context, owned).await?;
                 return Ok(Placed { order, replayed: true });
             }
@@ -310,20 +314,22 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
     }
 
     fn owner_is_gone(&self, owned: &OwnedOrder, now: Timestamp) -> bool {
-        owned.owner != self.settings.owner || owned.due_at.is_some_and(|due| due <= now)
+        let of_another = self.settings.exclusive && owned.owner != self.settings.owner;
+        of_another || owned.due_at.is_some_and(|due| due <= now)
     }
 
     async fn up_to_date(&self, context: &CallContext, owned: OwnedOrder) -> Result<Order, OrderError> {
         let now = self.store.database.now().await.map_err(StoreError::from)?;
-        let open = !owned.order.status.is_settled();
-        if !open || !self.owner_is_gone(&owned, now) {
+        let (id, gone) = (owned.order.id, self.owner_is_gone(&owned, now));
+        if owned.order.status.is_settled() || (self.settings.exclusive && !gone) {
             return Ok(owned.order);
         }
-        let id = owned.order.id;
-        if self.store.claim(id, self.lease(now), now).await? {
-            return self.resume(context, owned.order).await;
+        if gone && !self.store.claim(id, self.lease(now), now, self.settings.exclusive).await? {
+            return Ok(self.store.find(id).await?.ok_or(OrderError::NotFound)?.order);
         }
-        Ok(self.store.find(id).await?.ok_or(OrderError::NotFound)?.order)
+        // On a shared database a running lease does not show that somebody drives: the server may
+        // have lost the relaxed write that ended the saga. So drive along; fencing lets one write.
+        self.resume(context, owned.order).await
     }
 
     /// Drives a claimed order from its journal.

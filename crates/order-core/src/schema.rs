@@ -11,31 +11,31 @@ pub const SCHEMA: Schema = Schema {
     service: "order",
     migrations: &[Migration {
         version: 1,
-        sqlite: &[
+        statements: &[
             "CREATE TABLE orders (
                id TEXT PRIMARY KEY,
                user_id TEXT NOT NULL,
                status TEXT NOT NULL,
                failure_reason TEXT,
-               total_minor INTEGER NOT NULL CHECK (total_minor > 0),
+               total_minor BIGINT NOT NULL CHECK (total_minor > 0),
                currency TEXT NOT NULL,
                items TEXT NOT NULL,
                payment_id TEXT,
                owner TEXT NOT NULL,
-               due_at INTEGER,
-               tries INTEGER NOT NULL DEFAULT 0,
+               due_at BIGINT,
+               tries BIGINT NOT NULL DEFAULT 0,
                correlation_id TEXT NOT NULL,
-               created_at INTEGER NOT NULL,
-               updated_at INTEGER NOT NULL
+               created_at BIGINT NOT NULL,
+               updated_at BIGINT NOT NULL
              ) WITHOUT ROWID",
             "CREATE INDEX orders_by_user ON orders (user_id, id)",
             "CREATE INDEX orders_due ON orders (due_at) WHERE due_at IS NOT NULL",
             "CREATE INDEX orders_parked ON orders (id) WHERE status = 'needs_attention'",
             "CREATE TABLE order_journal (
                order_id TEXT NOT NULL,
-               seq INTEGER NOT NULL,
-               version INTEGER NOT NULL,
-               at INTEGER NOT NULL,
+               seq BIGINT NOT NULL,
+               version BIGINT NOT NULL,
+               at BIGINT NOT NULL,
                event TEXT NOT NULL,
                status TEXT NOT NULL,
                trace_id TEXT NOT NULL,
@@ -43,16 +43,16 @@ pub const SCHEMA: Schema = Schema {
              ) WITHOUT ROWID",
             "CREATE TABLE order_outbox (
                order_id TEXT NOT NULL,
-               seq INTEGER NOT NULL,
+               seq BIGINT NOT NULL,
                type TEXT NOT NULL,
                payload TEXT NOT NULL,
                PRIMARY KEY (order_id, seq)
              ) WITHOUT ROWID",
             "CREATE TABLE order_idempotency (
-               scope BLOB PRIMARY KEY,
-               fingerprint BLOB NOT NULL,
+               scope BYTEA PRIMARY KEY,
+               fingerprint BYTEA NOT NULL,
                order_id TEXT NOT NULL,
-               expires_at INTEGER NOT NULL
+               expires_at BIGINT NOT NULL
              ) WITHOUT ROWID",
             "CREATE INDEX order_idempotency_expiry ON order_idempotency (expires_at)",
         ],

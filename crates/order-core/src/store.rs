@@ -190,11 +190,11 @@ impl<D: Database> Store<D> {
         let one_more = limit.saturating_add(1);
         let statement = match user {
             Some(user) => sql(select_orders!(
-                "WHERE user_id = $1 AND id < $2 AND ($3 IS NULL OR status = $3) ORDER BY id DESC LIMIT $4"
+                "WHERE user_id = $1 AND id < $2 AND (CAST($3 AS TEXT) IS NULL OR status = $3) ORDER BY id DESC LIMIT $4"
             ))
             .bind(user.as_str()),
             None => {
-                sql(select_orders!("WHERE id < $1 AND ($2 IS NULL OR status = $2) ORDER BY id DESC LIMIT $3"))
+                sql(select_orders!("WHERE id < $1 AND (CAST($2 AS TEXT) IS NULL OR status = $2) ORDER BY id DESC LIMIT $3"))
             }
         };
         let statement = statement.bind(below).bind(status.map(Status::as_str)).bind(one_more);

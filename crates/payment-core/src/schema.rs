@@ -10,25 +10,25 @@ pub const SCHEMA: Schema = Schema {
     service: "payment",
     migrations: &[Migration {
         version: 1,
-        sqlite: &[
+        statements: &[
             "CREATE TABLE payments (
                id TEXT PRIMARY KEY,
                operation_key TEXT NOT NULL UNIQUE,
                order_id TEXT NOT NULL,
-               version INTEGER NOT NULL,
-               document TEXT NOT NULL,
-               due_at INTEGER
+               version BIGINT NOT NULL,
+               document JSONB NOT NULL,
+               due_at BIGINT
              ) WITHOUT ROWID",
             "CREATE INDEX payments_by_order ON payments (order_id)",
             "CREATE INDEX payments_due ON payments (due_at) WHERE due_at IS NOT NULL",
             "CREATE TABLE payment_transfers (
                payment_id TEXT NOT NULL,
-               seq INTEGER NOT NULL,
+               seq BIGINT NOT NULL,
                debit TEXT NOT NULL CHECK (debit IN ('acquirer', 'customer', 'refunds')),
                credit TEXT NOT NULL CHECK (credit IN ('acquirer', 'customer', 'refunds')),
-               amount_minor INTEGER NOT NULL CHECK (amount_minor > 0),
+               amount_minor BIGINT NOT NULL CHECK (amount_minor > 0),
                currency TEXT NOT NULL,
-               at INTEGER NOT NULL,
+               at BIGINT NOT NULL,
                PRIMARY KEY (payment_id, seq),
                CHECK (debit <> credit)
              ) WITHOUT ROWID",
@@ -38,7 +38,7 @@ pub const SCHEMA: Schema = Schema {
                SELECT payment_id, seq, credit, -amount_minor, currency, at FROM payment_transfers",
             "CREATE TABLE payment_outbox (
                payment_id TEXT NOT NULL,
-               seq INTEGER NOT NULL,
+               seq BIGINT NOT NULL,
                type TEXT NOT NULL,
                payload TEXT NOT NULL,
                PRIMARY KEY (payment_id, seq)

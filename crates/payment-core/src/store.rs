@@ -1,7 +1,7 @@
 //! Payments in the database: the document with its version as the guard, its transfers, its
 //! outbox row, in one write.
 
-use settle_ports::{CallContext, Database, Durability, Row, SqlError, Statement, sql};
+use settle_ports::{CallContext, Database, Dialect, Durability, Row, SqlError, Statement, sql};
 use settle_types::{OperationKey, PaymentId, Timestamp};
 
 use crate::payment::{Payment, Transfer};
@@ -33,6 +33,19 @@ pub struct Versioned {
 /// Most transfers that one change of a document can cause; spaces their sequence numbers.
 const TRANSFERS_PER_VERSION: u32 = 4;
 
+/// Takes due payments; `lock` keeps racers from waiting for each other's rows.
+macro_rules! claim_due {
+    ($lock:literal) => {
+        concat!(
+            "WITH due AS MATERIALIZED (SELECT id FROM payments WHERE due_at IS NOT NULL AND due_at <= $1 ",
+            "ORDER BY due_at LIMIT $2 ",
+            $lock,
+            ") UPDATE payments SET due_at = $3 WHERE id IN (SELECT id FROM due) ",
+            "RETURNING CAST(document AS TEXT), version"
+        )
+    };
+}
+
 /// The payment tables of one database.
 pub struct Store<D> {
     pub database: D,
@@ -40,19 +53,26 @@ pub struct Store<D> {
 
 impl<D: Database> Store<D> {
     pub async fn by_key(&self, key: &OperationKey) -> Result<Option<Versioned>, StoreError> {
-        self.one(sql("SELECT document, version FROM payments WHERE operation_key = $1").bind(key.as_str()))
-            .await
+        self.one(
+            sql("SELECT CAST(document AS TEXT), version FROM payments WHERE operation_key = $1")
+                .bind(key.as_str()),
+        )
+        .await
     }
 
     pub async fn by_id(&self, id: PaymentId) -> Result<Option<Versioned>, StoreError> {
-        self.one(sql("SELECT document, version FROM payments WHERE id = $1").bind(id.to_string())).await
+        self.one(
+            sql("SELECT CAST(document AS TEXT), version FROM payments WHERE id = $1").bind(id.to_string()),
+        )
+        .await
     }
 
     pub async fn by_order(&self, order_id: &str, limit: u32) -> Result<Vec<Payment>, StoreError> {
-        let statement =
-            sql("SELECT document, version FROM payments WHERE order_id = $1 ORDER BY id LIMIT $2")
-                .bind(order_id)
-                .bind(limit);
+        let statement = sql(
+            "SELECT CAST(document AS TEXT), version FROM payments WHERE order_id = $1 ORDER BY id LIMIT $2",
+        )
+        .bind(order_id)
+        .bind(limit);
         let found = self.database.query(statement).await?;
         found.rows.iter().map(|row| versioned_of(row).map(|v| v.payment)).collect()
     }
@@ -96,12 +116,11 @@ impl<D: Database> Store<D> {
         lease_until: Timestamp,
         limit: u32,
     ) -> Result<Vec<Versioned>, StoreError> {
-        let statement = sql("UPDATE payments SET due_at = $1 WHERE id IN
-               (SELECT id FROM payments WHERE due_at IS NOT NULL AND due_at <= $2 ORDER BY due_at LIMIT $3)
-             RETURNING document, version")
-        .bind(lease_until)
-        .bind(now)
-        .bind(limit);
+        let statement = match self.database.dialect() {
+            Dialect::Sqlite => sql(claim_due!("")),
+            Dialect::Postgres => sql(claim_due!("FOR UPDATE SKIP LOCKED")),
+        };
+        let statement = statement.bind(now).bind(limit).bind(lease_until);
         let done = self.database.execute(vec![statement], Durability::Relaxed).await?;
         let rows = done.first().map(|outcome| outcome.rows.as_slice()).unwrap_or_default();
         rows.iter().map(versioned_of).collect()
@@ -128,7 +147,7 @@ fn document_statement(
     let document = serde_json::to_string(payment)?;
     let statement = if changed.version == 0 {
         sql("INSERT INTO payments (id, operation_key, order_id, version, document, due_at)
-             VALUES ($1, $2, $3, $4, $5, $6)")
+             VALUES ($1, $2, $3, $4, json(CAST($5 AS TEXT)), $6)")
         .bind(payment.id.to_string())
         .bind(payment.key.as_str())
         .bind(payment.order_id.as_str())
@@ -136,12 +155,13 @@ fn document_statement(
         .bind(document)
         .bind(due_at)
     } else {
-        sql("UPDATE payments SET version = $1, document = $2, due_at = $3 WHERE id = $4 AND version = $5")
-            .bind(next)
-            .bind(document)
-            .bind(due_at)
-            .bind(payment.id.to_string())
-            .bind(changed.version)
+        sql("UPDATE payments SET version = $1, document = json(CAST($2 AS TEXT)), due_at = $3
+             WHERE id = $4 AND version = $5")
+        .bind(next)
+        .bind(document)
+        .bind(due_at)
+        .bind(payment.id.to_string())
+        .bind(changed.version)
     };
     Ok(statement.expect_rows(1))
 }

@@ -1,5 +1,6 @@
 //! `settle:sql/database`: statements in, rows out. See `wit/sql` for the promises.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use settle_types::Timestamp;
@@ -59,7 +60,7 @@ impl<T: Into<Value>> From<Option<T>> for Value {
 /// One statement with positional parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    pub sql: &'static str,
+    pub sql: Cow<'static, str>,
     pub params: Vec<Value>,
     /// Rows that it must affect or return; another count rolls the whole call back.
     pub expect: Option<u64>,
@@ -67,7 +68,7 @@ pub struct Statement {
 
 /// Starts a statement: `sql("...").bind(1).bind("x").expect(1)`.
 pub fn sql(sql: &'static str) -> Statement {
-    Statement { sql, params: Vec::new(), expect: None }
+    Statement { sql: Cow::Borrowed(sql), params: Vec::new(), expect: None }
 }
 
 impl Statement {

@@ -1,15 +1,20 @@
 //! Versioned, forward-only, checksummed migrations over the storage port.
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
 use settle_types::Timestamp;
 
-use crate::database::{Database, Durability, SqlError, Statement, sql};
+use crate::database::{Database, Dialect, Durability, SqlError, Statement, sql};
 
 /// One step of a schema. A released one is never edited: its checksum is stored.
+///
+/// Its statements are definitions in the words of PostgreSQL (`BIGINT`, `BYTEA`, `JSONB`), which
+/// SQLite takes as they are. `WITHOUT ROWID` at the end of one is for SQLite alone.
 #[derive(Debug)]
 pub struct Migration {
     pub version: u32,
-    /// Statements for SQLite, one each.
-    pub sqlite: &'static [&'static str],
+    pub statements: &'static [&'static str],
 }
 
 /// All steps of one service's tables. `service` prefixes the bookkeeping table.
@@ -70,33 +75,61 @@ impl Schema {
         migration: &Migration,
         now: Timestamp,
     ) -> Result<(), SchemaError> {
-        let mut statements = vec![
-            sql("CREATE TABLE IF NOT EXISTS schema_versions (
-                   service TEXT NOT NULL, version INTEGER NOT NULL, checksum INTEGER NOT NULL,
-                   applied_at INTEGER NOT NULL, PRIMARY KEY (service, version))"),
-            sql("INSERT INTO schema_versions (service, version, checksum, applied_at) VALUES ($1, $2, $3, $4)")
-                .bind(self.service)
-                .bind(migration.version)
-                .bind(migration.checksum())
-                .bind(now),
-        ];
-        statements.extend(migration.sqlite.iter().map(|text| Statement {
-            sql: text,
-            params: Vec::new(),
-            expect: None,
-        }));
+        let statements = match database.dialect() {
+            Dialect::Sqlite => self.sqlite(migration, now),
+            Dialect::Postgres => vec![self.postgres(migration, now)],
+        };
         match database.execute(statements, Durability::Durable).await {
             // Another instance was faster; what it wrote is what we would have written.
             Ok(_) | Err(SqlError::Conflict(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
+
+    fn sqlite(&self, migration: &Migration, now: Timestamp) -> Vec<Statement> {
+        let mut statements = vec![
+            sql(VERSIONS_TABLE),
+            sql("INSERT INTO schema_versions (service, version, checksum, applied_at) VALUES ($1, $2, $3, $4)")
+                .bind(self.service)
+                .bind(migration.version)
+                .bind(migration.checksum())
+                .bind(now),
+        ];
+        statements.extend(migration.statements.iter().map(|text| sql(text)));
+        statements
+    }
+
+    /// One block, since a call is one statement there. Racers wait for each other at the lock.
+    fn postgres(&self, migration: &Migration, now: Timestamp) -> Statement {
+        let (service, version, checksum) = (self.service, migration.version, migration.checksum());
+        let mut block = format!(
+            "DO $settle$ BEGIN
+             PERFORM pg_advisory_xact_lock(hashtext('settle schema {service}'));
+             {VERSIONS_TABLE};
+             IF EXISTS (SELECT FROM schema_versions WHERE service = '{service}' AND version = {version}) THEN
+               RETURN;
+             END IF;
+             INSERT INTO schema_versions VALUES ('{service}', {version}, {checksum}, {});
+             ",
+            now.as_column()
+        );
+        for text in migration.statements {
+            // Writing to a string cannot fail.
+            let _ = writeln!(block, "{};", text.trim_end().trim_end_matches("WITHOUT ROWID"));
+        }
+        block.push_str("END $settle$");
+        Statement { sql: Cow::Owned(block), params: Vec::new(), expect: None }
+    }
 }
+
+const VERSIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_versions (
+    service TEXT NOT NULL, version BIGINT NOT NULL, checksum BIGINT NOT NULL,
+    applied_at BIGINT NOT NULL, PRIMARY KEY (service, version))";
 
 impl Migration {
     /// FNV-1a over the statements: notices an edit; not a security measure.
     fn checksum(&self) -> i64 {
-        let bytes = self.sqlite.iter().flat_map(|text| text.bytes().chain([0]));
+        let bytes = self.statements.iter().flat_map(|text| text.bytes().chain([0]));
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });

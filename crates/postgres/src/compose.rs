@@ -100,17 +100,19 @@ fn counts(parts: &[Part<'_>], relaxed: bool) -> Result<Call, String> {
         let comma = if index == 0 { "" } else { ", " };
         let _ = write!(with, "{comma}p{index} AS (");
         renumber(part.sql, offset, &mut with);
-        with.push_str(if first_word(part.sql).eq_ignore_ascii_case("SELECT") { ")" } else { " RETURNING 1)" });
+        let reads = first_word(part.sql).eq_ignore_ascii_case("SELECT");
+        with.push_str(if reads { ")" } else { " RETURNING 1)" });
         offset += part.parameters;
         let _ = write!(counted, "{comma}(SELECT count(*) FROM p{index}) AS c{index}");
+        let affected = if reads { "0".to_owned() } else { format!("c{index}") };
         // The cast of a text that only exists when the count is wrong fails, and with it everything.
         let _ = match part.expect {
             Some(expect) => write!(
                 checked,
                 "{comma}CASE WHEN c{index} <> {expect} THEN CAST('{UNMET}{index}:' || c{index} AS bigint) \
-                 ELSE c{index} END"
+                 ELSE {affected} END"
             ),
-            None => write!(checked, "{comma}c{index}"),
+            None => write!(checked, "{comma}{affected}"),
         };
     }
     if relaxed {
@@ -168,7 +170,8 @@ mod tests {
 
     #[test]
     fn what_belongs_to_the_host_is_refused() {
-        for sql in ["COMMIT", "begin", "SET ROLE x", "RESET ALL", "COPY a TO '/x'", "/**/ROLLBACK", "", "'x'"] {
+        for sql in ["COMMIT", "begin", "SET ROLE x", "RESET ALL", "COPY a TO '/x'", "/**/ROLLBACK", "", "'x'"]
+        {
             assert!(compose(&[part(sql, 0, None)], false).is_err(), "{sql}");
         }
         let two = [part("DELETE FROM a RETURNING b", 0, None), part("DELETE FROM c", 0, None)];

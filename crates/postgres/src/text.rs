@@ -79,7 +79,8 @@ mod tests {
 
     #[test]
     fn tokens_put_together_are_the_statement() {
-        let sql = "SELECT \"a $1\", 'it''s $2', $tag$ $3 $tag$, $$ $4 $$ -- $5\n, $6 /* $7 */ FROM é WHERE x=$8";
+        let sql =
+            "SELECT \"a $1\", 'it''s $2', $tag$ $3 $tag$, $$ $4 $$ -- $5\n, $6 /* $7 */ FROM é WHERE x=$8";
         let mut again = String::new();
         let mut parameters = Vec::new();
         for token in Tokens(sql) {

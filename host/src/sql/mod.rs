@@ -3,6 +3,8 @@
 //! This module turns calls of a component into calls of a `Backend`, and lets through only the
 //! databases that the manifest grants. It knows no dialect; the backends are beside it.
 
+mod databases;
+pub mod postgres;
 pub mod sqlite;
 
 use std::collections::HashMap;
@@ -14,7 +16,39 @@ use wasmtime::component::{Accessor, HasData, Linker, Resource};
 use crate::bindings::settle::sql::database as wit;
 use crate::guest::Ctx;
 
+pub use databases::Databases;
 pub use wit::{Dialect, Durability, Error, Outcome, Statement, Value};
+
+/// Most rows of one result.
+const ROWS_MAX: usize = 10_000;
+/// Most bytes of one result.
+const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most bytes of one parameter.
+const PARAM_BYTES_MAX: usize = 1024 * 1024;
+
+impl Value {
+    /// What a value weighs in a budget.
+    fn bytes(&self) -> usize {
+        match self {
+            Value::Null | Value::Boolean(_) | Value::Int64(_) => 8,
+            Value::Text(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// What every backend refuses alike.
+    fn check(&self) -> Result<(), Error> {
+        if self.bytes() > PARAM_BYTES_MAX {
+            return Err(Error::TooLarge(format!("a parameter has at most {PARAM_BYTES_MAX} bytes")));
+        }
+        match self {
+            Value::Text(text) if text.contains('\0') => {
+                Err(Error::Invalid("a text holds no zero character".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 pub type Answer<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 

@@ -49,7 +49,7 @@ impl Database for SqlDatabase {
 
 fn statement_to(statement: Statement) -> wit::Statement {
     wit::Statement {
-        sql: statement.sql.to_owned(),
+        sql: statement.sql.into_owned(),
         params: statement.params.into_iter().map(value_to).collect(),
         expect: statement.expect,
     }

@@ -9,16 +9,10 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization, Wal};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, ToSql};
 
-use crate::sql::{Error, Outcome, Statement, Value};
+use crate::sql::{Error, Outcome, RESULT_BYTES_MAX, ROWS_MAX, Statement, Value};
 
 /// Longest time that one statement may run.
 const STATEMENT_TIME_MAX: Duration = Duration::from_secs(2);
-/// Most rows of one result.
-const ROWS_MAX: usize = 10_000;
-/// Most bytes of one result.
-const RESULT_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most bytes of one parameter.
-const PARAM_BYTES_MAX: usize = 1024 * 1024;
 /// How many steps of SQLite's machine lie between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 20_000;
 /// Prepared statements kept by a connection.
@@ -134,9 +128,7 @@ impl Guarded {
             return Err(Error::Invalid(format!("{given} parameters for {wanted} places")));
         }
         for (param, place) in statement.params.iter().zip(1..) {
-            if param.bytes() > PARAM_BYTES_MAX {
-                return Err(Error::TooLarge(format!("parameter {place} is over {PARAM_BYTES_MAX} bytes")));
-            }
+            param.check()?;
             prepared.raw_bind_parameter(place, param).map_err(error_of)?;
         }
         let (read_only, columns) = (prepared.readonly(), prepared.column_count());
@@ -167,17 +159,6 @@ fn collect(mut rows: rusqlite::Rows<'_>, columns: usize) -> Result<Vec<Vec<Value
         }
     }
     Ok(collected)
-}
-
-impl Value {
-    /// What a value weighs in a budget.
-    fn bytes(&self) -> usize {
-        match self {
-            Value::Null | Value::Boolean(_) | Value::Int64(_) => 8,
-            Value::Text(text) => text.len(),
-            Value::Bytes(bytes) => bytes.len(),
-        }
-    }
 }
 
 impl ToSql for Value {

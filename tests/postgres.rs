@@ -1,0 +1,268 @@
+//! The application on PostgreSQL: several hosts on one server, hosts and servers killed under load,
+//! and every mistake of set-up told clearly.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use settle_host::sql::postgres::Postgres;
+use settle_host::sql::{Backend as _, Durability, Error, Statement};
+use settle_tests::acquirer_ledger::{Books, orders, violations};
+use settle_tests::client::{Client, one_item, one_item_by};
+use settle_tests::host::{Host, command};
+use settle_tests::postgres::{Server, client, shared};
+use settle_tests::shoppers::{Dice, Told, histogram, seed, shop, wait_until_settled};
+
+const CLIENTS: u64 = 16;
+/// Longest time from a host's death to the end of its sagas: the lease, a second, and the delay that
+/// the acquirer was asked for, which it takes again.
+const TAKEOVER_TIME_MAX: Duration = Duration::from_secs(15 + 1 + 2);
+
+/// Secrets that several hosts share, so that a token of one is good at the other.
+const SHARED_SECRETS: [&str; 4] = [
+    "--set",
+    "token_signing_key=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+    "--set",
+    "order_client_secret=a-long-shared-secret-of-the-order-service",
+];
+
+fn start(data: &Path, url: &str) -> Host {
+    let database = format!("database={url}");
+    let mut args = vec!["--set", &database];
+    args.extend(SHARED_SECRETS);
+    Host::start_in(data, &args)
+}
+
+fn folder(parent: &Path, name: &str) -> PathBuf {
+    let path = parent.join(name);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// What a host says that must not start.
+fn refusal(url: &str) -> String {
+    let data = tempfile::tempdir().unwrap();
+    let output = command(data.path()).args(["--set", &format!("database={url}")]).output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+// ---- set-up ----
+
+#[tokio::test]
+async fn mistakes_of_set_up_are_told_clearly_and_change_nothing() {
+    let url = shared().database().await;
+    let (before, database) = url.rsplit_once('/').unwrap();
+    let port_closed = "postgres://postgres@127.0.0.1:1/postgres";
+    let wrong_password = url.replace("a%20long", "a%20wrong");
+    client(&url)
+        .await
+        .batch_execute("DROP ROLE IF EXISTS weak; CREATE ROLE weak LOGIN PASSWORD 'weak'")
+        .await
+        .unwrap();
+    let weak = format!("postgres://weak:weak@{}/{database}", before.split_once('@').unwrap().1);
+    let rows = [
+        ("mysql://x", "begins with postgres://"),
+        ("postgres://[", "cannot be read"),
+        (port_closed, "check that the server runs"),
+        (&wrong_password, "check user, password"),
+        (&format!("{before}/nowhere"), "create the database first"),
+        (&weak, "infra/postgres/roles.sql"),
+    ];
+    for (wrong, expected) in rows {
+        let told = refusal(wrong);
+        assert!(told.contains(expected), "{wrong}: {told}");
+        assert!(!told.contains("a%20long") && !told.contains("long random"), "no password: {told}");
+    }
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'settle%'";
+    let made: i64 = client(&url).await.query_one(schemas, &[]).await.unwrap().get(0);
+    assert_eq!(made, 0, "nothing half-made");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_left_alone() {
+    let (url, data) = (shared().database().await, tempfile::tempdir().unwrap());
+    drop(start(data.path(), &url));
+    let newer = "INSERT INTO settle_order.schema_versions VALUES ('order', 99, 1, 1)";
+    client(&url).await.batch_execute(newer).await.unwrap();
+    let told = refusal(&url);
+    assert!(told.contains("newer than this release"), "{told}");
+}
+
+#[tokio::test]
+async fn hosts_that_start_together_migrate_once_and_share_the_orders() {
+    let (url, data) = (shared().database().await, tempfile::tempdir().unwrap());
+    let hosts: Vec<Host> = std::thread::scope(|scope| {
+        let (data, url) = (data.path(), &url);
+        let starting: Vec<_> = (0..3)
+            .map(|number| scope.spawn(move || start(&folder(data, &number.to_string()), url)))
+            .collect();
+        starting.into_iter().map(|host| host.join().unwrap()).collect()
+    });
+    let clients: Vec<Client> = {
+        let first = hosts[0].client().admin().await;
+        hosts.iter().map(|host| host.client().with_token(&first.token)).collect()
+    };
+    // One key at three hosts: one order.
+    let body = one_item("book", 1250);
+    let placed = futures_util::future::join_all(clients.iter().map(|client| client.place("k", &body))).await;
+    let ids: Vec<_> = placed.iter().map(|answer| answer.json()["id"].clone()).collect();
+    assert!(ids.iter().all(|id| id.is_string() && *id == ids[0]), "{ids:?}");
+    let versions = "SELECT count(*) FROM settle_order.schema_versions";
+    let count: i64 = client(&url).await.query_one(versions, &[]).await.unwrap().get(0);
+    assert_eq!(count, 1);
+    assert!(violations(&Books::Server(url)).is_empty());
+}
+
+#[tokio::test]
+async fn a_service_cannot_read_anothers_tables() {
+    let (url, data) = (shared().database().await, tempfile::tempdir().unwrap());
+    drop(start(data.path(), &url));
+    let administrator = client(&url).await;
+    let services = ["identity", "order", "payment", "acquirer"];
+    let tables = ["identity_users", "orders", "payments", "acquirer_charges"];
+    for service in services {
+        for (other, table) in services.into_iter().zip(tables) {
+            let sql = format!(
+                "SELECT has_schema_privilege('settle_{service}', 'settle_{other}', 'USAGE')
+                     OR has_schema_privilege('settle_{service}', 'settle_{other}', 'CREATE')"
+            );
+            let may: bool = administrator.query_one(&sql, &[]).await.unwrap().get(0);
+            assert_eq!(may, service == other, "{service} and {other}'s {table}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_pool_and_a_server_that_is_away_leave_nothing_behind() {
+    let server = Server::start(&["fsync=off"]);
+    let url = server.database().await;
+    let database = Arc::new(Postgres::new(&url, 2).unwrap());
+    let statement = |sql: &str| Statement { sql: sql.to_owned(), params: vec![], expect: None };
+    let write = |sql: &str| database.execute(vec![statement(sql)], Durability::Durable);
+    write("DO $$ BEGIN CREATE TABLE t (k BIGINT); END $$").await.unwrap();
+    let slow = tokio::spawn(write("INSERT INTO t SELECT 1 FROM (SELECT pg_sleep(4)) AS s"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let refused = write("INSERT INTO t VALUES (2)").await;
+    assert!(
+        matches!(&refused, Err(Error::NotApplied(text)) if text.contains("no free connection")),
+        "{refused:?}"
+    );
+    slow.await.unwrap().unwrap();
+    // The answer to a write that runs while the server dies never comes.
+    let cut = tokio::spawn(write("INSERT INTO t SELECT 3 FROM (SELECT pg_sleep(4)) AS s"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    server.stop(libc::SIGQUIT);
+    let unknown = cut.await.unwrap();
+    assert!(matches!(unknown, Err(Error::OutcomeUnknown(_))), "{unknown:?}");
+    let away = write("INSERT INTO t VALUES (4)").await;
+    assert!(matches!(away, Err(Error::NotApplied(_))), "{away:?}");
+    server.restart();
+    write("INSERT INTO t VALUES (5)").await.unwrap();
+    let found = database.query(statement("SELECT count(*), sum(k)::bigint FROM t")).await.unwrap();
+    assert_eq!(format!("{:?}", found.rows[0]), "[Value::Int64(2), Value::Int64(6)]");
+}
+
+// ---- under load ----
+
+/// One run: clients at two hosts, `kill` again and again, then all must end and add up.
+async fn under_load(
+    kills: u32,
+    server: &Server,
+    mut kill: impl FnMut(&Server, &mut Vec<Host>, &mut Dice, &dyn Fn(usize) -> Host),
+) {
+    let seed = seed();
+    let url = server.database().await;
+    let data = tempfile::tempdir().unwrap();
+    let books = Books::Server(url.clone());
+    let start = |number: usize| start(&folder(data.path(), &number.to_string()), &url);
+    let mut hosts: Vec<Host> = (0..2).map(start).collect();
+    let token = hosts[0].client().admin().await.token;
+    let (told, mut dice) = (Arc::new(Mutex::new(Told::default())), Dice(seed | 1));
+    let (mut states, mut acknowledged) = (BTreeMap::new(), Vec::new());
+    for round in 0..kills {
+        let before = told.lock().unwrap().acknowledged;
+        let shoppers: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let host = &hosts[usize::try_from(number).unwrap() % hosts.len()];
+                tokio::spawn(shop(host.client().with_token(&token), number, seed, round, told.clone()))
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(300 + dice.roll(500))).await;
+        tokio::task::block_in_place(|| kill(server, &mut hosts, &mut dice, &start));
+        for shopper in shoppers {
+            shopper.abort();
+            let _ = shopper.await;
+        }
+        acknowledged.push(told.lock().unwrap().acknowledged - before);
+        histogram(&books, &mut states);
+    }
+    let log = || hosts.iter().map(Host::log).collect::<String>();
+    wait_until_settled(&books, log).await;
+    let known = told.lock().unwrap().orders.clone();
+    let client = hosts[0].client().with_token(&token);
+    for (key, id) in &known {
+        let answer = client.get(&format!("{}/v1/orders/{id}", client.order)).await;
+        assert_eq!(answer.status, 200, "order {id} of key {key} was acknowledged and is lost");
+        told.lock().unwrap().hear(key, &answer.json());
+    }
+    println!("kills: {kills}, orders acknowledged since the last kill: {acknowledged:?}");
+    println!("orders: {}, acknowledged keys: {}, states: {states:?}", orders(&books).len(), known.len());
+    let mut wrong = violations(&books);
+    wrong.append(&mut told.lock().unwrap().wrong);
+    println!("violations: {}", wrong.len());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(known.len() > usize::try_from(kills).unwrap() * 5, "hardly any load");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_hosts_killed_under_load_harms_no_order() {
+    let server = Server::start(&[]);
+    under_load(20, &server, |_, hosts, dice, start| {
+        let victim = usize::try_from(dice.roll(2)).unwrap();
+        hosts[victim].kill();
+        hosts[victim] = start(victim);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_killed_under_load_harms_no_order() {
+    let server = Server::start(&[]);
+    under_load(20, &server, |server, _, _, _| {
+        server.stop(libc::SIGQUIT);
+        server.restart();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_sagas_of_a_killed_host_are_taken_over_within_the_lease() {
+    let (url, data) = (shared().database().await, tempfile::tempdir().unwrap());
+    let mut dying = start(&folder(data.path(), "dying"), &url);
+    let living = start(&folder(data.path(), "living"), &url);
+    let client = dying.client().admin().await;
+    let placing: Vec<_> = (0..8)
+        .map(|number| {
+            let client = client.clone();
+            let body = one_item_by("book", 1250, "sim:delay:2000");
+            tokio::spawn(async move { client.try_place(&format!("k{number}"), &body).await })
+        })
+        .collect();
+    let books = Books::Server(url);
+    while orders(&books).len() < 8 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    dying.kill();
+    let died = Instant::now();
+    for order in placing {
+        assert!(order.await.unwrap().is_err(), "nobody was told");
+    }
+    wait_until_settled(&books, || living.log()).await;
+    assert!(died.elapsed() <= TAKEOVER_TIME_MAX, "{:?}", died.elapsed());
+    assert!(violations(&books).is_empty(), "{:?}", violations(&books));
+    assert!(orders(&books).values().all(|(status, _)| status == "completed"));
+}
