@@ -26,8 +26,8 @@ pub fn run(options: &Options) -> bool {
     check("manifest", Ok(manifest.application.name.clone()));
     for (name, component) in &manifest.component {
         check(&format!("component {name}"), file(&manifest.folder.join(&component.source)));
-        for dependency in component.dependencies.values().filter_map(|dependency| dependency.path.as_ref()) {
-            check(&format!("dependency of {name}"), file(&manifest.folder.join(dependency)));
+        for plug in &component.limits().plugs {
+            check(&format!("plug of {name}"), file(&manifest.folder.join(plug)));
         }
     }
     for (name, listener) in &manifest.tool().listeners {

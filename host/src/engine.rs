@@ -1,15 +1,14 @@
-//! From a `.wasm` file to a component that can be instantiated: composition, compilation, cache.
+//! From a `.wasm` file to a component that can be instantiated: compilation and its cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
-use wac_graph::types::Package;
-use wac_graph::{CompositionGraph, EncodeOptions, plug};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+use crate::compose::compose;
 use crate::guest::Ctx;
 use crate::{config, limits, sql};
 
@@ -120,26 +119,4 @@ fn deserialize(engine: &Engine, artifact: &Path) -> Result<Component> {
     // wasmtime checks the artifact's version and settings itself.
     let component = unsafe { Component::deserialize_file(engine, artifact) };
     component.map_err(|error| anyhow!("the compile cache {} is unusable: {error:#}", artifact.display()))
-}
-
-/// Plugs other components into a component's imports.
-fn compose(name: &str, bytes: &[u8], plugs: &[Vec<u8>]) -> Result<Vec<u8>> {
-    if plugs.is_empty() {
-        return Ok(bytes.to_vec());
-    }
-    let mut graph = CompositionGraph::new();
-    let socket = Package::from_bytes("settle:socket", None, bytes.to_vec(), graph.types_mut())
-        .map_err(|error| anyhow!("component `{name}`: {error:#}"))?;
-    let socket = graph.register_package(socket)?;
-    let mut registered = Vec::with_capacity(plugs.len());
-    for (bytes, number) in plugs.iter().zip(0..) {
-        let package = format!("settle:plug{number}");
-        let package = Package::from_bytes(&package, None, bytes.clone(), graph.types_mut())
-            .map_err(|error| anyhow!("a dependency of component `{name}`: {error:#}"))?;
-        registered.push(graph.register_package(package)?);
-    }
-    if let Err(error) = plug(&mut graph, registered, socket) {
-        bail!("the dependencies of component `{name}` do not fit its imports: {error}");
-    }
-    Ok(graph.encode(EncodeOptions::default())?)
 }

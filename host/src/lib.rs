@@ -4,6 +4,7 @@
 //! capability of `wit/` has a folder; `guest.rs` is what one instance sees of them.
 
 pub mod bindings;
+pub mod compose;
 pub mod config;
 pub mod doctor;
 pub mod engine;

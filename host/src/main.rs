@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
+use settle_host::compose::compose;
 use settle_host::{doctor, secrets, up};
 
 /// Runs an application of WebAssembly components in one process.
@@ -22,6 +23,16 @@ enum Command {
     Up(Common),
     /// Say what is missing or wrong, without changing anything.
     Doctor(Common),
+    /// Plug components into another one's imports, for a host that lacks what they bring.
+    Compose {
+        /// The component whose imports are satisfied.
+        socket: PathBuf,
+        /// Brings some of them; repeat for more.
+        #[arg(long = "plug", required = true)]
+        plugs: Vec<PathBuf>,
+        #[arg(long)]
+        out: PathBuf,
+    },
 }
 
 #[derive(Args)]
@@ -109,6 +120,13 @@ fn start(command: Command) -> Result<ExitCode> {
             runtime.block_on(up::run(&options))?;
             // Instances that still wait for a slow caller are ended with the process.
             runtime.shutdown_background();
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Compose { socket, plugs, out } => {
+            let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
+            let plugs = plugs.iter().map(read).collect::<Result<Vec<_>>>()?;
+            let composed = compose(&socket.display().to_string(), &read(&socket)?, &plugs)?;
+            std::fs::write(&out, composed).with_context(|| out.display().to_string())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor(common) => {

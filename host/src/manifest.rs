@@ -79,15 +79,7 @@ pub struct Component {
     #[serde(default)]
     pub variables: BTreeMap<String, String>,
     #[serde(default)]
-    pub dependencies: BTreeMap<String, Dependency>,
-    #[serde(default)]
     tool: ComponentTool,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Dependency {
-    #[serde(default)]
-    pub path: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -100,8 +92,11 @@ struct ComponentTool {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ComponentLimits {
-    /// Databases that the component may open; each is a file of its own.
+    /// Databases that the component may open; each is a file, or a schema, of its own.
     pub databases: Vec<String>,
+    /// Components that are plugged into its imports. (`dependencies` are for Spin: they bring
+    /// what this host has itself.)
+    pub plugs: Vec<String>,
     /// Requests at once.
     pub concurrent: usize,
     /// Requests that may wait for a place.
@@ -112,7 +107,7 @@ pub struct ComponentLimits {
 
 impl Default for ComponentLimits {
     fn default() -> Self {
-        Self { databases: Vec::new(), concurrent: 256, waiting: 256, recovery: false }
+        Self { databases: Vec::new(), plugs: Vec::new(), concurrent: 256, waiting: 256, recovery: false }
     }
 }
 

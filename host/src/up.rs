@@ -31,8 +31,6 @@ use crate::{recovery, secrets};
 const DRAIN_TIME: Duration = Duration::from_secs(15);
 /// A busy guest yields at each tick.
 const EPOCH_TICK: Duration = Duration::from_millis(10);
-/// Interfaces that this host has itself: a dependency for one of them is for other hosts.
-const NATIVE_PACKAGES: [&str; 3] = ["settle:sql", "settle:config", "settle:limits"];
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -184,15 +182,10 @@ fn load_components<'a>(
 }
 
 fn source_of(manifest: &Manifest, name: &str, component: &Component) -> Source {
-    let plugs = component.dependencies.iter().filter(|(interface, _)| {
-        !NATIVE_PACKAGES.iter().any(|native| interface.split(['/', '@']).next() == Some(native))
-    });
     Source {
         name: name.to_owned(),
         path: manifest.folder.join(&component.source),
-        plugs: plugs
-            .filter_map(|(_, dependency)| dependency.path.as_ref().map(|path| manifest.folder.join(path)))
-            .collect(),
+        plugs: component.limits().plugs.iter().map(|path| manifest.folder.join(path)).collect(),
     }
 }
 

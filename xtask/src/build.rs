@@ -1,18 +1,26 @@
 //! Builds the components and the host. Nothing is rebuilt without need.
 
-use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::check;
 
 pub const GUEST_TARGET: &str = "wasm32-wasip2";
 pub const GUEST_PROFILE: &str = "component";
 /// One cargo call each: in a common call features unify, and the components grow.
-pub const GUESTS: [&str; 5] =
-    ["settle-identity", "settle-order", "settle-payment", "settle-acquirer-simulator", "settle-probe"];
+pub const GUESTS: [&str; 6] = [
+    "settle-identity",
+    "settle-order",
+    "settle-payment",
+    "settle-acquirer-simulator",
+    "settle-spin",
+    "settle-probe",
+];
 
 /// Builds everything; answers the host's path.
 pub fn all() -> Result<PathBuf> {
@@ -32,6 +40,56 @@ pub fn all() -> Result<PathBuf> {
 pub fn natives() -> Vec<&'static str> {
     let excluded = GUESTS.iter().flat_map(|guest| ["--exclude", guest]);
     ["--workspace"].into_iter().chain(excluded).collect()
+}
+
+/// What another host needs beside the business components, which stay the same bytes.
+pub fn for_host(host: &str) -> Result<()> {
+    let settle = all()?;
+    match host {
+        "spin" => spin(&settle),
+        other => bail!("there is no host `{other}`; there are: spin"),
+    }
+}
+
+/// Spin plugs its adapter in by the manifest; only a plug of a plug is composed here.
+fn spin(settle: &Path) -> Result<()> {
+    let built = target_dir().join(GUEST_TARGET).join(GUEST_PROFILE);
+    let mut compose = Command::new(settle);
+    compose.arg("compose").arg(built.join("settle_acquirer_simulator.wasm"));
+    compose.arg("--plug").arg(built.join("settle_spin.wasm"));
+    check(compose.arg("--out").arg(built.join("acquirer_simulator_on_spin.wasm")))?;
+    let file = Path::new(".env");
+    if !file.exists() {
+        write_private(file, &spin_variables()?)?;
+        println!("wrote .env: fresh secrets and the development profile, for `spin up` on this machine");
+    }
+    Ok(())
+}
+
+fn spin_variables() -> Result<String> {
+    let mut text = String::from(
+        "# Made by `cargo xtask build --for spin`; Spin reads it. Delete it for other values.\n",
+    );
+    for name in ["TOKEN_SIGNING_KEY", "ORDER_CLIENT_SECRET"] {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
+        text.push_str(&format!("SPIN_VARIABLE_{name}={}\n", URL_SAFE_NO_PAD.encode(bytes)));
+    }
+    for (name, value) in [
+        ("SEED_ADMIN_PASSWORD", "password"),
+        ("SIMULATE_FAIL_PRODUCT", "fail-me"),
+        ("SIMULATE_SLOW_PRODUCT", "slow-me"),
+    ] {
+        text.push_str(&format!("SPIN_VARIABLE_{name}={value}\n"));
+    }
+    Ok(text)
+}
+
+fn write_private(file: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut out = fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(file)?;
+    out.write_all(text.as_bytes()).context("writing .env")
 }
 
 fn target_dir() -> PathBuf {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 const HELP: &str = "cargo xtask COMMAND
 
   build             the components and the host; the last line is the host's path
+  build --for HOST  also what HOST needs beside the components: spin
   up [-- ARGS]      build, then `settle up ARGS`
   doctor [-- ARGS]  build, then `settle doctor ARGS`
   test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
@@ -35,6 +36,9 @@ fn run(args: &[String]) -> Result<()> {
     let (command, rest) = args.split_first().map_or(("help", args), |(first, rest)| (first.as_str(), rest));
     let rest: Vec<&str> = rest.iter().map(String::as_str).filter(|arg| *arg != "--").collect();
     match command {
+        "build" if rest.first() == Some(&"--for") => {
+            build::for_host(rest.get(1).copied().unwrap_or_default())
+        }
         "build" => {
             let host = build::all()?;
             println!("{}", host.display());

@@ -2,32 +2,39 @@
 //!
 //! Every component has its own; counts live as long as the process.
 
-mod breaker;
-mod bucket;
-
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use settle_limits::{Breaker, Bucket, Rate, Verdict};
 use wasmtime::component::{Accessor, HasData, Linker};
 
 use crate::bindings::settle::limits::limiter as wit;
 use crate::guest::Ctx;
-use breaker::Breaker;
-use bucket::Bucket;
 
 /// Buckets kept at once; past it, full ones are forgotten.
 const BUCKETS_MAX: usize = 100_000;
 
 /// The limits of one component.
-#[derive(Default)]
 pub struct Limits {
+    started: Instant,
     buckets: Mutex<HashMap<String, Bucket>>,
     breakers: Mutex<HashMap<String, Breaker>>,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self { started: Instant::now(), buckets: Mutex::default(), breakers: Mutex::default() }
+    }
+}
+
 impl Limits {
-    fn take(&self, name: String, cost: u32, rate: wit::Rate, now: Instant) -> Result<(), Duration> {
+    fn now_millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn take(&self, name: String, cost: u32, rate: Rate) -> Result<(), u64> {
+        let now = self.now_millis();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= BUCKETS_MAX {
             buckets.retain(|_, bucket| !bucket.is_full(now));
@@ -35,12 +42,14 @@ impl Limits {
         buckets.entry(name).or_insert_with(|| Bucket::full(rate, now)).take(cost, rate, now)
     }
 
-    fn allow(&self, name: String, now: Instant) -> wit::Verdict {
+    fn allow(&self, name: String) -> Verdict {
+        let now = self.now_millis();
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         breakers.entry(name).or_default().allow(now)
     }
 
-    fn report(&self, name: String, success: bool, now: Instant) -> bool {
+    fn report(&self, name: String, success: bool) -> bool {
+        let now = self.now_millis();
         let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
         breakers.entry(name).or_default().report(success, now)
     }
@@ -62,17 +71,20 @@ impl wit::Host for Ctx {}
 impl<T: Send> wit::HostWithStore<T> for LimitsPort {
     async fn take(accessor: &Accessor<T, Self>, name: String, cost: u32, rate: wit::Rate) -> Result<(), u64> {
         let limits = accessor.with(|mut access| access.get().limits.clone());
-        let taken = limits.take(name, cost, rate, Instant::now());
-        taken.map_err(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1))
+        limits.take(name, cost, Rate { capacity: rate.capacity, refill_per_minute: rate.refill_per_minute })
     }
 
     async fn allow(accessor: &Accessor<T, Self>, name: String) -> wit::Verdict {
         let limits = accessor.with(|mut access| access.get().limits.clone());
-        limits.allow(name, Instant::now())
+        match limits.allow(name) {
+            Verdict::Closed => wit::Verdict::Closed,
+            Verdict::Probe => wit::Verdict::Probe,
+            Verdict::Open(wait) => wit::Verdict::Open(wait),
+        }
     }
 
     async fn report(accessor: &Accessor<T, Self>, name: String, success: bool) -> bool {
         let limits = accessor.with(|mut access| access.get().limits.clone());
-        limits.report(name, success, Instant::now())
+        limits.report(name, success)
     }
 }

@@ -27,12 +27,18 @@ where
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let reply = match read_body(request).await {
         Ok(body) => {
-            let (path, query) = (path.to_owned(), query.to_owned());
+            let (path, query) = (own_path(path, world.service).to_owned(), query.to_owned());
             route(Call { method, path, query, headers, body, context }).await
         }
         Err(problem) => Reply::problem(&problem, &correlation_id),
     };
     respond(reply.header(context::CORRELATION_ID, correlation_id))
+}
+
+/// Hosts with one listener for all services put the service's name before its paths.
+fn own_path<'a>(path: &'a str, service: &str) -> &'a str {
+    let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
+    rest.filter(|rest| rest.starts_with('/')).unwrap_or(path)
 }
 
 fn method_of(method: &WasiMethod) -> Method {
