@@ -5,6 +5,7 @@
 
 pub mod acquirer_ledger;
 pub mod client;
+pub mod grpc;
 pub mod host;
 pub mod native;
 pub mod postgres;

@@ -16,6 +16,8 @@ const HELP: &str = "cargo xtask COMMAND
   up [-- ARGS]      build, then `settle up ARGS`
   doctor [-- ARGS]  build, then `settle doctor ARGS`
   test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
+  conformance [--host H] [--db D]
+                    the same cases on every host and database that is here, as a table
   bench [-- ARGS]   orders per second, latency, start and memory, beside the disk's fsync rate
   lint              clippy for the host and for the guests
   tidy              the rules of this repository that no compiler checks";
@@ -49,6 +51,10 @@ fn run(args: &[String]) -> Result<()> {
             replace_by(Command::new(host).arg(command).args(rest))
         }
         "test" => test(rest.first().copied()),
+        "conformance" => {
+            build::for_host("spin")?;
+            conformance(&rest)
+        }
         "bench" => {
             build::all()?;
             cargo(&[&["run", "--release", "--quiet", "-p", "settle-bench", "--"], rest.as_slice()].concat())
@@ -85,6 +91,14 @@ fn test(name: Option<&str>) -> Result<()> {
     args.extend(build::natives());
     args.extend(["--test", "storage", "--test", "saga", "--test", "payments"]);
     check(Command::new("cargo").args(&args).env("SETTLE_TEST_DATABASE", "postgres"))
+}
+
+fn conformance(args: &[&str]) -> Result<()> {
+    install_tools()?;
+    let mut run = vec!["run", "--release", "--quiet"];
+    run.extend(["-p", "settle-tests", "--bin", "conformance", "--"]);
+    run.extend(args);
+    cargo(&run)
 }
 
 /// What tests run beside cargo: strace shows the fsyncs of an order, PostgreSQL is started by them.
