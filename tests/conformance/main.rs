@@ -7,6 +7,7 @@
 
 mod cases;
 mod runners;
+mod wasmcloud;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::wasmcloud::WasmCloud;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use settle_tests::client::Client;
 use settle_tests::host::{Host, root, target};
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Secrets of a test: what an operator would generate.
-const SECRETS: [(&str, &str); 5] = [
+pub const SECRETS: [(&str, &str); 5] = [
     ("token_signing_key", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"),
     ("order_client_secret", "a-long-shared-secret-of-the-order-service"),
     ("seed_admin_password", "password"),
@@ -36,6 +37,7 @@ pub const CELLS: &[Cell] = &[
     Cell { host: "embedded", database: "postgres", always: true, start: || embedded(true).boxed() },
     Cell { host: "spin", database: "sqlite", always: false, start: || spin(false).boxed() },
     Cell { host: "spin", database: "postgres", always: false, start: || spin(true).boxed() },
+    Cell { host: "wasmcloud2", database: "postgres", always: false, start: || wasmcloud().boxed() },
 ];
 
 /// A host at work.
@@ -49,6 +51,7 @@ pub struct Running {
 enum Kind {
     Embedded { host: Host, args: Vec<String>, data: PathBuf },
     Spin(Spin),
+    WasmCloud(WasmCloud),
 }
 
 impl Running {
@@ -66,6 +69,10 @@ impl Running {
                 let at = |service: &str| format!("http://127.0.0.1:{}/{service}", spin.port);
                 Client::new(at("identity"), at("order"), at("payment"))
             }
+            Kind::WasmCloud(cloud) => {
+                let at = |service: &str| format!("http://{service}.settle.test:{}", cloud.http);
+                Client::new(at("identity"), at("order"), at("payment"))
+            }
         };
         client.with_token(&self.token)
     }
@@ -75,6 +82,7 @@ impl Running {
         match &self.host {
             Kind::Embedded { host, .. } => Ok(host.url("payment_grpc")),
             Kind::Spin(spin) => Ok(format!("http://127.0.0.1:{}", spin.port)),
+            Kind::WasmCloud(cloud) => Ok(format!("http://payment.settle.test:{}", cloud.http)),
         }
     }
 
@@ -89,6 +97,10 @@ impl Running {
             Kind::Spin(spin) => {
                 spin.kill();
                 spin.start();
+            }
+            Kind::WasmCloud(cloud) => {
+                cloud.kill_host();
+                cloud.start_host();
             }
         });
     }
@@ -119,6 +131,14 @@ async fn embedded(on_postgres: bool) -> Result<Running, String> {
         tokio::task::block_in_place(|| Host::start_in(&data, &args))
     };
     Ok(Running::new(Kind::Embedded { host, args, data }, folder).await)
+}
+
+// ---- wasmCloud 2 ----
+
+async fn wasmcloud() -> Result<Running, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = WasmCloud::start(folder.path()).await?;
+    Ok(Running::new(Kind::WasmCloud(cloud), folder).await)
 }
 
 // ---- Spin ----
@@ -214,6 +234,10 @@ impl Spin {
         if let Some(mut child) = self.child.take() {
             kill_group(&child);
             let _ = child.wait();
+            // Its trigger dies a moment later.
+            while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }
@@ -228,12 +252,12 @@ impl Drop for Spin {
 }
 
 /// `spin up` starts a process for its trigger: both end together.
-fn own_group(command: &mut Command) {
+pub fn own_group(command: &mut Command) {
     use std::os::unix::process::CommandExt as _;
     command.process_group(0).stdin(Stdio::null());
 }
 
-fn kill_group(child: &Child) {
+pub fn kill_group(child: &Child) {
     let group = -libc::pid_t::try_from(child.id()).unwrap();
     #[allow(unsafe_code)]
     // SAFETY: a plain system call; the group is that of a child that was not waited for yet.

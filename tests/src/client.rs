@@ -8,6 +8,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 
+use crate::loopback::{Loopback, connector};
+
 /// An answer, read whole.
 #[derive(Clone, Debug)]
 pub struct Answer {
@@ -38,7 +40,7 @@ impl Answer {
 /// Talks to the three services, with one token.
 #[derive(Clone)]
 pub struct Client {
-    http: HttpClient<HttpConnector, Full<Bytes>>,
+    http: HttpClient<HttpConnector<Loopback>, Full<Bytes>>,
     pub identity: String,
     pub order: String,
     pub payment: String,
@@ -47,9 +49,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(identity: String, order: String, payment: String) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        let http = HttpClient::builder(TokioExecutor::new()).build(connector);
+        let http = HttpClient::builder(TokioExecutor::new()).build(connector());
         Self { http, identity, order, payment, token: String::new() }
     }
 

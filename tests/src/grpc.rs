@@ -7,6 +7,8 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::rt::TokioExecutor;
 use prost::Message;
 
+use crate::loopback::connector;
+
 /// Calls a method at `origin`. `Err` carries the gRPC status code.
 pub async fn call<A: Message + Default>(
     origin: &str,
@@ -14,7 +16,8 @@ pub async fn call<A: Message + Default>(
     token: Option<&str>,
     message: &impl Message,
 ) -> Result<A, String> {
-    let http = HttpClient::builder(TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
+    let http =
+        HttpClient::builder(TokioExecutor::new()).http2_only(true).build::<_, Full<Bytes>>(connector());
     let message = message.encode_to_vec();
     let mut frame = vec![0];
     frame.extend(u32::try_from(message.len()).unwrap().to_be_bytes());

@@ -7,6 +7,7 @@ pub mod acquirer_ledger;
 pub mod client;
 pub mod grpc;
 pub mod host;
+pub mod loopback;
 pub mod native;
 pub mod postgres;
 pub mod shoppers;

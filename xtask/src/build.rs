@@ -13,12 +13,13 @@ use crate::check;
 pub const GUEST_TARGET: &str = "wasm32-wasip2";
 pub const GUEST_PROFILE: &str = "component";
 /// One cargo call each: in a common call features unify, and the components grow.
-pub const GUESTS: [&str; 6] = [
+pub const GUESTS: [&str; 7] = [
     "settle-identity",
     "settle-order",
     "settle-payment",
     "settle-acquirer-simulator",
     "settle-spin",
+    "settle-wasmcloud",
     "settle-probe",
 ];
 
@@ -47,23 +48,39 @@ pub fn for_host(host: &str) -> Result<()> {
     let settle = all()?;
     match host {
         "spin" => spin(&settle),
-        other => bail!("there is no host `{other}`; there are: spin"),
+        "wasmcloud" => wasmcloud(&settle),
+        other => bail!("there is no host `{other}`; there are: spin, wasmcloud"),
     }
 }
 
 /// Spin plugs its adapter in by the manifest; only a plug of a plug is composed here.
 fn spin(settle: &Path) -> Result<()> {
-    let built = target_dir().join(GUEST_TARGET).join(GUEST_PROFILE);
-    let mut compose = Command::new(settle);
-    compose.arg("compose").arg(built.join("settle_acquirer_simulator.wasm"));
-    compose.arg("--plug").arg(built.join("settle_spin.wasm"));
-    check(compose.arg("--out").arg(built.join("acquirer_simulator_on_spin.wasm")))?;
+    compose(settle, "settle_acquirer_simulator", &["settle_spin"], "acquirer_simulator_on_spin")?;
     let file = Path::new(".env");
     if !file.exists() {
         write_private(file, &spin_variables()?)?;
         println!("wrote .env: fresh secrets and the development profile, for `spin up` on this machine");
     }
     Ok(())
+}
+
+/// wasmCloud gets one component a service, adapter and all.
+fn wasmcloud(settle: &Path) -> Result<()> {
+    let adapter = "settle_wasmcloud";
+    compose(settle, "settle_identity", &[adapter], "identity_on_wasmcloud")?;
+    compose(settle, "settle_order", &[adapter], "order_on_wasmcloud")?;
+    compose(settle, "settle_acquirer_simulator", &[adapter], "acquirer_simulator_on_wasmcloud")?;
+    compose(settle, "settle_payment", &["acquirer_simulator_on_wasmcloud", adapter], "payment_on_wasmcloud")
+}
+
+fn compose(settle: &Path, socket: &str, plugs: &[&str], out: &str) -> Result<()> {
+    let file = |name: &str| target_dir().join(GUEST_TARGET).join(GUEST_PROFILE).join(format!("{name}.wasm"));
+    let mut compose = Command::new(settle);
+    compose.arg("compose").arg(file(socket));
+    for plug in plugs {
+        compose.arg("--plug").arg(file(plug));
+    }
+    check(compose.arg("--out").arg(file(out)))
 }
 
 fn spin_variables() -> Result<String> {

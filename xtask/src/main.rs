@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 const HELP: &str = "cargo xtask COMMAND
 
   build             the components and the host; the last line is the host's path
-  build --for HOST  also what HOST needs beside the components: spin
+  build --for HOST  also what HOST needs beside the components: spin, wasmcloud
   up [-- ARGS]      build, then `settle up ARGS`
   doctor [-- ARGS]  build, then `settle doctor ARGS`
   test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
@@ -53,6 +53,7 @@ fn run(args: &[String]) -> Result<()> {
         "test" => test(rest.first().copied()),
         "conformance" => {
             build::for_host("spin")?;
+            build::for_host("wasmcloud")?;
             conformance(&rest)
         }
         "bench" => {

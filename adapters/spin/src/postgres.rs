@@ -1,6 +1,6 @@
 //! PostgreSQL of Spin: pooled by address, one statement a call.
 
-use settle_postgres::{Call, Failure, Part, compose, failure_of};
+use settle_postgres::{Call, Failure, Part, compose_plainly, failure_of};
 use spin_sdk::pg::{Connection, DbValue, Error as SpinError, ParameterValue, PgError, QueryError};
 
 use crate::bindings::exports::settle::sql::database::{Error, Outcome, Statement, Value};
@@ -16,12 +16,8 @@ pub async fn query(url: &str, statement: Statement) -> Result<Outcome, Error> {
 
 pub async fn execute(url: &str, statements: Vec<Statement>, relaxed: bool) -> Result<Vec<Outcome>, Error> {
     let call = {
-        let part = |statement: &Statement| (statement.params.len(), statement.expect);
-        let shapes: Vec<_> = statements.iter().map(part).collect();
-        let parts = statements.iter().zip(shapes);
-        let parts =
-            parts.map(|(statement, (parameters, expect))| Part { sql: &statement.sql, parameters, expect });
-        compose(&parts.collect::<Vec<_>>(), relaxed).map_err(Error::Invalid)?
+        let parts: Vec<Part<'_>> = statements.iter().map(part_of).collect();
+        compose_plainly(&parts, relaxed).map_err(Error::Invalid)?
     };
     let count = statements.len();
     let params = statements.into_iter().flat_map(|statement| statement.params).collect();
@@ -68,6 +64,10 @@ pub async fn now(url: &str) -> Result<u64, Error> {
 
 async fn open(url: &str) -> Result<Connection, Error> {
     Connection::open(url).await.map_err(|error| Error::NotApplied(error.to_string()))
+}
+
+fn part_of(statement: &Statement) -> Part<'_> {
+    Part { sql: &statement.sql, parameters: statement.params.len(), expect: statement.expect }
 }
 
 type Row = Vec<DbValue>;

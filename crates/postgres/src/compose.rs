@@ -20,7 +20,7 @@ pub struct Part<'a> {
 /// How to send a call, and how to read what comes back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// As it is: rows come back, or the count of affected rows.
+    /// As it is: rows come back, or the host's count of affected rows.
     Plain { sql: String, returns_rows: bool },
     /// One row comes back, with the count of affected rows of each part, as a bigint.
     Counts { sql: String },
@@ -33,6 +33,16 @@ pub enum Call {
 ///
 /// Errors, as text: a statement that is not allowed here.
 pub fn compose(parts: &[Part<'_>], relaxed: bool) -> Result<Call, String> {
+    match compose_plainly(parts, relaxed)? {
+        Call::Plain { returns_rows: false, .. } if !parts.iter().any(|part| is_definition(part.sql)) => {
+            counts(parts, relaxed)
+        }
+        call => Ok(call),
+    }
+}
+
+/// As `compose`, for a host that itself tells how many rows a statement affected.
+pub fn compose_plainly(parts: &[Part<'_>], relaxed: bool) -> Result<Call, String> {
     for part in parts {
         check(part.sql)?;
     }
@@ -146,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_lone_statement_stays_as_it_is() {
-        let call = compose(&[part("INSERT INTO a VALUES ($1)", 1, None)], false).unwrap();
+        let call = compose_plainly(&[part("INSERT INTO a VALUES ($1)", 1, None)], false).unwrap();
         assert_eq!(call, Call::Plain { sql: "INSERT INTO a VALUES ($1)".into(), returns_rows: false });
         let call = compose(&[part("DELETE FROM a RETURNING b", 0, None)], false).unwrap();
         assert!(matches!(call, Call::Plain { returns_rows: true, .. }));

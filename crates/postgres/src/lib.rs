@@ -11,5 +11,5 @@ mod compose;
 mod failure;
 mod text;
 
-pub use compose::{Call, Part, compose};
+pub use compose::{Call, Part, compose, compose_plainly};
 pub use failure::{Failure, failure_of};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use settle_postgres::{Call, Failure, Part, compose, failure_of};
+use settle_postgres::{Call, Failure, Part, compose_plainly, failure_of};
 use tokio_postgres::Row;
 
 use super::{Answer, Backend, Dialect, Durability, Error, Outcome, Statement, Value};
@@ -59,7 +59,7 @@ impl Backend for Postgres {
         Box::pin(async move {
             let call = {
                 let parts: Vec<Part<'_>> = statements.iter().map(part_of).collect();
-                compose(&parts, durability == Durability::Relaxed).map_err(Error::Invalid)?
+                compose_plainly(&parts, durability == Durability::Relaxed).map_err(Error::Invalid)?
             };
             let connection = pools.writer().await?;
             let every: Vec<&Statement> = statements.iter().collect();

@@ -1,0 +1,274 @@
+//! wasmCloud 2: a `wash host` with its NATS and registry, one workload a service.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use settle_tests::host::target;
+use settle_tests::postgres;
+
+use crate::runners::{SECRETS, kill_group, own_group};
+
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+const SERVICES: [&str; 3] = ["identity", "order", "payment"];
+
+/// Processes and what is needed to start the host again.
+pub struct WasmCloud {
+    tools: Tools,
+    folder: PathBuf,
+    /// NATS and the registry live longer than the host.
+    beside: Vec<Child>,
+    host: Option<Child>,
+    nats: u16,
+    registry: u16,
+    pub http: u16,
+    postgres: String,
+    databases: Vec<String>,
+}
+
+struct Tools {
+    wash: PathBuf,
+    nats: PathBuf,
+}
+
+/// Where `cargo xtask conformance` puts what it installs from PyPI, else the path.
+fn tools() -> Result<Tools, String> {
+    let installed = target().join("wasmcloud-tools/bin");
+    let find = |name: &str| {
+        let own = installed.join(name);
+        let path = if own.exists() { own } else { PathBuf::from(name) };
+        let runs =
+            Command::new(&path).arg("--version").env("PYTHONPATH", target().join("wasmcloud-tools")).output();
+        runs.map_err(|_| format!("`{name}` is not installed")).map(|_| path)
+    };
+    if Command::new("docker-registry").arg("--version").output().is_err() {
+        return Err("`docker-registry` is not installed".to_owned());
+    }
+    Ok(Tools { wash: find("wash")?, nats: find("nats-server")? })
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl WasmCloud {
+    pub async fn start(folder: &Path) -> Result<Self, String> {
+        let tools = tools()?;
+        for service in SERVICES {
+            if !component(service).exists() {
+                return Err("run `cargo xtask build --for wasmcloud` first".to_owned());
+            }
+        }
+        let server = postgres::shared();
+        let mut databases = Vec::new();
+        for _ in SERVICES {
+            databases.push(server.database().await.rsplit_once('/').unwrap().1.to_owned());
+        }
+        let url = server.url("").trim_end_matches('/').to_owned();
+        let mut cloud = Self {
+            tools,
+            folder: folder.to_owned(),
+            beside: Vec::new(),
+            host: None,
+            nats: free_port(),
+            registry: free_port(),
+            http: free_port(),
+            postgres: url,
+            databases,
+        };
+        tokio::task::block_in_place(|| {
+            cloud.start_beside();
+            cloud.push();
+            cloud.start_host();
+        });
+        Ok(cloud)
+    }
+
+    fn spawn(&self, command: &mut Command, log: &str) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.join(log)).unwrap();
+        command.env("PYTHONPATH", target().join("wasmcloud-tools"));
+        command.env("HOME", &self.folder).current_dir(&self.folder);
+        command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
+        own_group(command);
+        command.spawn().unwrap()
+    }
+
+    fn start_beside(&mut self) {
+        let mut nats = Command::new(&self.tools.nats);
+        nats.args(["-a", "127.0.0.1", "-p", &self.nats.to_string()]);
+        self.beside.push(self.spawn(&mut nats, "nats.log"));
+        let config = self.folder.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {:?}}}}}\nhttp: {{addr: \"127.0.0.1:{}\"}}\n",
+            self.folder.join("registry"),
+            self.registry
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut registry = Command::new("docker-registry");
+        self.beside.push(self.spawn(registry.arg("serve").arg(config), "registry.log"));
+        for port in [self.nats, self.registry] {
+            self.wait_for(port);
+        }
+    }
+
+    fn wait_for(&self, port: u16) {
+        let started = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(started.elapsed() < START_TIME_MAX, "port {port} stays closed:\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn image(&self, service: &str) -> String {
+        format!("127.0.0.1:{}/settle/{service}:test", self.registry)
+    }
+
+    fn push(&self) {
+        for service in SERVICES {
+            let mut push = Command::new(&self.tools.wash);
+            push.args(["oci", "push", "--insecure", &self.image(service)]).arg(component(service));
+            let mut child = self.spawn(&mut push, "push.log");
+            assert!(child.wait().unwrap().success(), "push:\n{}", self.logs());
+        }
+    }
+
+    pub fn start_host(&mut self) {
+        let nats = format!("nats://127.0.0.1:{}", self.nats);
+        let mut heartbeats = Nats::connect(self.nats);
+        heartbeats.subscribe("runtime.operator.heartbeat.>");
+        let mut host = Command::new(&self.tools.wash);
+        host.args(["host", "--scheduler-nats-url", &nats, "--data-nats-url", &nats]);
+        host.args(["--http-addr", &format!("127.0.0.1:{}", self.http), "--http-local-routing"]);
+        host.args(["--postgres-url", &self.postgres, "--allow-insecure-registries"]);
+        self.host = Some(self.spawn(&mut host, "host.log"));
+        let (subject, _) =
+            heartbeats.next(START_TIME_MAX).unwrap_or_else(|| panic!("no heartbeat:\n{}", self.logs()));
+        let id = subject.rsplit('.').next().unwrap().to_owned();
+        for (service, database) in SERVICES.iter().zip(&self.databases) {
+            let request = self.workload(service, database);
+            let answer =
+                Nats::connect(self.nats).request(&format!("runtime.host.{id}.workload.start"), &request);
+            let state = &answer["workloadStatus"]["workloadState"];
+            assert_eq!(state, "WORKLOAD_STATE_RUNNING", "{service}: {answer}\n{}", self.logs());
+        }
+        self.wait_for(self.http);
+    }
+
+    /// A service as a workload: its component, its settings, its database, its host name.
+    fn workload(&self, service: &str, database: &str) -> Value {
+        let at = |service: &str| format!("http://{service}.settle.test:{}", self.http);
+        let mut environment: serde_json::Map<String, Value> =
+            SECRETS.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+        environment.insert("identity_url".into(), at("identity").into());
+        environment.insert("payment_url".into(), at("payment").into());
+        environment.insert("recovery_by_traffic".into(), "true".into());
+        json!({
+            "workloadId": format!("{service}-{}", self.http),
+            "workload": {
+                "namespace": "settle",
+                "name": service,
+                "witWorld": {
+                    "components": [{
+                        "name": service,
+                        "image": self.image(service),
+                        "poolSize": 4,
+                        "maxConcurrency": 32,
+                        "localResources": {
+                            "environment": environment,
+                            "allowedHosts": ["identity.settle.test", "payment.settle.test"],
+                        },
+                    }],
+                    "hostInterfaces": [
+                        { "namespace": "wasi", "package": "http", "version": "0.3.2", "interfaces": ["handler"],
+                          "config": { "host": format!("{service}.settle.test") } },
+                        { "namespace": "wasmcloud", "package": "postgres", "version": "0.2.0",
+                          "interfaces": ["types", "query"], "config": { "database": database } },
+                    ],
+                },
+            },
+        })
+    }
+
+    pub fn kill_host(&mut self) {
+        if let Some(mut host) = self.host.take() {
+            kill_group(&host);
+            let _ = host.wait();
+        }
+    }
+
+    fn logs(&self) -> String {
+        let read = |name| std::fs::read_to_string(self.folder.join(name)).unwrap_or_default();
+        let log: String = ["push.log", "host.log"].map(read).concat();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for WasmCloud {
+    fn drop(&mut self) {
+        self.kill_host();
+        for child in &mut self.beside {
+            kill_group(child);
+            let _ = child.wait();
+        }
+        if std::env::var_os("SETTLE_SHOW_LOGS").is_some() {
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
+/// The business component with the adapter in it.
+fn component(service: &str) -> PathBuf {
+    target().join(format!("wasm32-wasip2/component/{service}_on_wasmcloud.wasm"))
+}
+
+/// Just enough of the NATS text protocol for one request.
+struct Nats {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Nats {
+    fn connect(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(b"CONNECT {\"verbose\":false}\r\n").unwrap();
+        let reader = BufReader::new(stream.try_clone().unwrap());
+        Self { stream, reader }
+    }
+
+    fn subscribe(&mut self, subject: &str) {
+        write!(self.stream, "SUB {subject} 1\r\n").unwrap();
+    }
+
+    fn request(&mut self, subject: &str, payload: &Value) -> Value {
+        let payload = payload.to_string();
+        self.subscribe("_INBOX.settle.1");
+        write!(self.stream, "PUB {subject} _INBOX.settle.1 {}\r\n{payload}\r\n", payload.len()).unwrap();
+        let (_, answer) = self.next(START_TIME_MAX).expect("no answer of the host");
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    /// The next message: subject and payload.
+    fn next(&mut self, wait: Duration) -> Option<(String, Vec<u8>)> {
+        self.stream.set_read_timeout(Some(wait)).unwrap();
+        let mut line = String::new();
+        loop {
+            line.clear();
+            self.reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words.as_slice() {
+                ["PING"] => self.stream.write_all(b"PONG\r\n").unwrap(),
+                ["MSG", subject, .., length] => {
+                    let mut payload = vec![0; length.parse::<usize>().unwrap() + 2];
+                    self.reader.read_exact(&mut payload).unwrap();
+                    payload.truncate(payload.len() - 2);
+                    return Some(((*subject).to_owned(), payload));
+                }
+                _ => {}
+            }
+        }
+    }
+}
