@@ -4,18 +4,17 @@
 
 use std::time::Duration;
 
-use settle_order_core::{
-    Caller, IdempotencyClaim, Item, NewOrder, Order, OrderError, Orders, SCHEMA, Settings, Status,
-};
+use settle_order_core::{Caller, IdempotencyClaim, Order, OrderError, Orders, SCHEMA, Settings, Status};
 use settle_ports::{Database as _, Durability, World as _, sql};
-use settle_tests::native::{CallFault, DbFault, FakePayments, NativeDb, TestLimiter, TestWorld, context};
-use settle_types::{Currency, Money, OrderId};
+use settle_tests::native::{
+    CallFault, DbFault, FakePayments, NativeDb, TOTAL, TestLimiter, TestWorld, alice, context, request,
+};
+use settle_types::OrderId;
 
 use CallFault::{AnswerLost, Declined, NotSent, Pending};
 
 type Driver = Orders<TestWorld, NativeDb, FakePayments, TestLimiter>;
 
-const TOTAL: i64 = 500;
 const SECOND: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(15);
 const ORDER_DEADLINE: Duration = Duration::from_secs(60);
@@ -109,16 +108,6 @@ impl Shop {
             other => panic!("not ended: {other:?}"),
         }
     }
-}
-
-fn alice() -> Caller {
-    Caller { issuer: "us".into(), subject: "alice".parse().unwrap(), admin: false }
-}
-
-fn request(product: &str) -> NewOrder {
-    let unit_price = Money::new(TOTAL, Currency::parse("EUR").unwrap());
-    let item = Item { product_id: product.parse().unwrap(), quantity: 1, unit_price };
-    NewOrder::parse(&alice(), None, vec![item], None).unwrap()
 }
 
 fn claim(shop: &Shop, key: u8, fingerprint: u8) -> IdempotencyClaim {

@@ -37,7 +37,7 @@ pub const CELLS: &[Cell] = &[
     Cell { host: "embedded", database: "postgres", always: true, start: || embedded(true).boxed() },
     Cell { host: "spin", database: "sqlite", always: false, start: || spin(false).boxed() },
     Cell { host: "spin", database: "postgres", always: false, start: || spin(true).boxed() },
-    Cell { host: "wasmcloud2", database: "postgres", always: false, start: || wasmcloud().boxed() },
+    Cell { host: "wasmcloud2", database: "postgres", always: true, start: || wasmcloud().boxed() },
 ];
 
 /// A host at work.

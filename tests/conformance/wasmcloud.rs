@@ -159,11 +159,18 @@ impl WasmCloud {
 
     /// A service as a workload: its component, its settings, its database, its host name.
     fn workload(&self, service: &str, database: &str) -> Value {
-        let at = |service: &str| format!("http://{service}.settle.test:{}", self.http);
+        // Served in process to its neighbours, and not reachable from outside.
+        let near = |service: &str| format!("{service}.settle.internal");
+        // gRPC is not routed in process there; it finds payment by the alias that is this machine.
+        let payment_url = format!("http://127.0.0.1:{}", self.http);
+        let mut http = json!({ "host": format!("{service}.settle.test"), "localRoute": near(service) });
+        if service == "payment" {
+            http["host-aliases"] = "127.0.0.1".into();
+        }
         let mut environment: serde_json::Map<String, Value> =
             SECRETS.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
-        environment.insert("identity_url".into(), at("identity").into());
-        environment.insert("payment_url".into(), at("payment").into());
+        environment.insert("identity_url".into(), format!("http://{}", near("identity")).into());
+        environment.insert("payment_url".into(), payment_url.into());
         environment.insert("recovery_by_traffic".into(), "true".into());
         json!({
             "workloadId": format!("{service}-{}", self.http),
@@ -178,12 +185,12 @@ impl WasmCloud {
                         "maxConcurrency": 32,
                         "localResources": {
                             "environment": environment,
-                            "allowedHosts": ["identity.settle.test", "payment.settle.test"],
+                            "allowedHosts": [near("identity"), "127.0.0.1"],
                         },
                     }],
                     "hostInterfaces": [
                         { "namespace": "wasi", "package": "http", "version": "0.3.2", "interfaces": ["handler"],
-                          "config": { "host": format!("{service}.settle.test") } },
+                          "config": http },
                         { "namespace": "wasmcloud", "package": "postgres", "version": "0.2.0",
                           "interfaces": ["types", "query"], "config": { "database": database } },
                     ],

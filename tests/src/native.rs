@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use crate::postgres;
 use settle_host::sql::{self as host, Backend, postgres::Postgres, sqlite::Sqlite};
-use settle_order_core::{Charged, Paid, Payments, PaymentsError, Undone};
+use settle_order_core::{Caller, Charged, Item, NewOrder, Paid, Payments, PaymentsError, Undone};
 use settle_ports::{
     Acquirer, AcquirerError, CallContext, ChargeOutcome, Database, Dialect, Durability, Limiter, Outcome,
     Rate, RefundOutcome, Row, Schema, SqlError, Standing, Statement, Value, Verdict, World,
 };
-use settle_types::{FailureReason, Money, OperationKey, OrderId, PaymentId, PaymentMethod, Timestamp};
+use settle_types::{
+    Currency, FailureReason, Money, OperationKey, OrderId, PaymentId, PaymentMethod, Timestamp,
+};
 
 // ---- storage ----
 
@@ -463,4 +465,20 @@ impl Acquirer for FakeAcquirer {
     fn remembers_keys(&self) -> bool {
         !self.forgetful.get()
     }
+}
+
+// ---- requests ----
+
+/// What the orders of these tests cost, in minor units.
+pub const TOTAL: i64 = 500;
+
+pub fn alice() -> Caller {
+    Caller { issuer: "us".into(), subject: "alice".parse().unwrap(), admin: false }
+}
+
+/// An order of one item by Alice.
+pub fn request(product: &str) -> NewOrder {
+    let unit_price = Money::new(TOTAL, Currency::parse("EUR").unwrap());
+    let item = Item { product_id: product.parse().unwrap(), quantity: 1, unit_price };
+    NewOrder::parse(&alice(), None, vec![item], None).unwrap()
 }

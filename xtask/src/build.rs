@@ -109,7 +109,7 @@ fn write_private(file: &Path, text: &str) -> Result<()> {
     out.write_all(text.as_bytes()).context("writing .env")
 }
 
-fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
 }
 

