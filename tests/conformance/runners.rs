@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use crate::wasmcloud::WasmCloud;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use settle_tests::client::Client;
-use settle_tests::host::{Host, root, target};
+use settle_tests::host::{Host, digest, root, target};
 use settle_tests::postgres::{self, program};
-use sha2::{Digest, Sha256};
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -107,11 +106,7 @@ impl Running {
 
     /// The business components' digests: the same on every host of WASI 0.3.
     pub fn digests(&self) -> String {
-        let short = |name: &str| {
-            let bytes = std::fs::read(settle_tests::host::component(name)).unwrap();
-            let digest = Sha256::digest(&bytes);
-            format!("{name}:{}", digest[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-        };
+        let short = |name: &str| format!("{name}:{}", &digest(name)[..8]);
         ["identity", "order", "payment"].map(short).join(" ")
     }
 }

@@ -34,6 +34,13 @@ pub fn component(name: &str) -> PathBuf {
     path
 }
 
+/// The digest of a component's file, in hex.
+pub fn digest(name: &str) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(std::fs::read(component(name)).unwrap());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The compile cache that all tests share.
 pub fn cache() -> PathBuf {
     target().join("test-cache")

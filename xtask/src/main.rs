@@ -21,6 +21,8 @@ const HELP: &str = "cargo xtask COMMAND
   test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
   conformance [--host H] [--db D]
                     the same cases on every host and database that is here, as a table
+  publish PREFIX [TAG]
+                    push the components to an OCI registry, e.g. registry.example/settle
   bench [-- ARGS]   orders per second, latency, start and memory, beside the disk's fsync rate
   lint              clippy for the host and for the guests
   tidy              the rules of this repository that no compiler checks";
@@ -59,6 +61,7 @@ fn run(args: &[String]) -> Result<()> {
             build::for_host("wasmcloud")?;
             conformance(&rest)
         }
+        "publish" => publish(&rest),
         "bench" => {
             build::all()?;
             cargo(&[&["run", "--release", "--quiet", "-p", "settle-bench", "--"], rest.as_slice()].concat())
@@ -83,6 +86,9 @@ fn test(name: Option<&str>) -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     build::all()?;
     install_tools()?;
+    let mut tools = vec!["build", "--release", "--bin", "settle-publish", "--bin", "conformance"];
+    tools.extend(build::natives());
+    cargo(&tools)?;
     let mut args = vec!["test", "--release", "--no-fail-fast"];
     args.extend(build::natives());
     args.extend(name);
@@ -100,12 +106,25 @@ fn test(name: Option<&str>) -> Result<()> {
     conformance(&[])
 }
 
+/// The business components, and those composed for wasmCloud.
+fn publish(args: &[&str]) -> Result<()> {
+    let Some((prefix, rest)) = args.split_first() else { bail!("publish to where? give registry/name") };
+    build::for_host("wasmcloud")?;
+    let folder = build::target_dir().join(build::GUEST_TARGET).join(build::GUEST_PROFILE);
+    let names = ["settle_identity", "settle_order", "settle_payment"];
+    let composed = ["identity_on_wasmcloud", "order_on_wasmcloud", "payment_on_wasmcloud"];
+    let mut publish = Command::new("cargo");
+    publish.args(["run", "--release", "--quiet", "-p", "settle-publish", "--", prefix]);
+    publish.arg(rest.first().copied().unwrap_or("latest"));
+    check(publish.args(names.iter().chain(&composed).map(|name| folder.join(format!("{name}.wasm")))))
+}
+
 fn conformance(args: &[&str]) -> Result<()> {
     install_tools()?;
     install_wasmcloud()?;
-    let mut build = vec!["build", "--release", "--bin", "conformance"];
-    build.extend(build::natives());
-    cargo(&build)?;
+    let mut tools = vec!["build", "--release", "--bin", "conformance"];
+    tools.extend(build::natives());
+    cargo(&tools)?;
     check(Command::new(build::target_dir().join("release/conformance")).args(args))
 }
 

@@ -1,0 +1,132 @@
+//! What is written for other tools agrees with the application's manifest.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize as _;
+use serde_yaml_ng::Value;
+use settle_host::manifest::Manifest;
+use settle_tests::host::root;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn documents(path: &str) -> Vec<Value> {
+    let text = read(path);
+    serde_yaml_ng::Deserializer::from_str(&text)
+        .map(|document| Value::deserialize(document).unwrap())
+        .collect()
+}
+
+fn manifest() -> Manifest {
+    Manifest::read(&root().join("spin.toml")).unwrap()
+}
+
+/// Names of variables, in the manifest or missing from it.
+fn assert_variables<'a>(names: impl Iterator<Item = &'a str>, file: &str) {
+    let known = manifest().variables;
+    for name in names {
+        assert!(known.contains_key(name), "{file} sets `{name}`, which spin.toml does not have");
+    }
+}
+
+#[test]
+fn the_container_has_what_the_manifest_names_and_its_ports() {
+    let manifest = manifest();
+    let recipe = read("infra/container/Containerfile");
+    let components = manifest.component.values();
+    let files: BTreeSet<&str> = components
+        .flat_map(|component| component.limits().plugs.iter().chain([&component.source]))
+        .map(String::as_str)
+        .collect();
+    for file in &files {
+        assert!(recipe.contains(file), "{file} is not copied");
+    }
+    assert_eq!(recipe.matches("settle_").count(), files.len(), "nothing else is copied");
+    let compose = &documents("infra/container/compose.yaml")[0];
+    let ports: BTreeSet<String> = compose["services"]["settle"]["ports"]
+        .as_sequence()
+        .unwrap()
+        .iter()
+        .map(|port| port.as_str().unwrap().split(':').next().unwrap().to_owned())
+        .collect();
+    let listeners: BTreeSet<String> =
+        manifest.tool().listeners.values().map(|listener| listener.port.to_string()).collect();
+    assert_eq!(ports, listeners);
+    let exposed = recipe.lines().find_map(|line| line.strip_prefix("EXPOSE ")).unwrap();
+    assert_eq!(exposed.split(' ').map(str::to_owned).collect::<BTreeSet<_>>(), listeners);
+    for secret in compose["services"]["settle"]["secrets"].as_sequence().unwrap() {
+        assert!(compose["secrets"].get(secret).is_some(), "{secret:?}");
+    }
+    let example = read("infra/container/settle.env.example");
+    let names =
+        example.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split('=').next());
+    assert_variables(names, "settle.env.example");
+}
+
+#[test]
+fn the_spin_application_sets_variables_and_calls_routes_that_exist() {
+    let documents = documents("infra/kubernetes/spin.yaml");
+    assert_eq!(documents.len(), 2);
+    let variables = documents[0]["spec"]["variables"].as_sequence().unwrap();
+    assert_variables(variables.iter().map(|variable| variable["name"].as_str().unwrap()), "spin.yaml");
+    let job = &documents[1]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0];
+    let command = job["command"][2].as_str().unwrap();
+    for service in ["order", "payment"] {
+        assert!(command.contains(&format!("/{service}/v1/recovery/resume-due")), "{command}");
+        assert!(read("spin.toml").contains(&format!("route = \"/{service}/...\"")));
+    }
+}
+
+#[test]
+fn every_service_is_a_wasmcloud_workload_with_its_own_database() {
+    let manifest = manifest();
+    let documents = documents("infra/kubernetes/wasmcloud.yaml");
+    let names: BTreeSet<&str> =
+        documents.iter().map(|document| document["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, manifest.component.keys().map(String::as_str).collect());
+    let mut databases = BTreeSet::new();
+    for document in &documents {
+        let name = document["metadata"]["name"].as_str().unwrap();
+        let spec = &document["spec"]["template"]["spec"];
+        let component = &spec["components"][0];
+        assert_eq!(
+            (component["poolSize"].as_u64(), component["maxConcurrency"].as_u64()),
+            (Some(4), Some(32))
+        );
+        let settings = component["localResources"]["environment"]["config"].as_mapping().unwrap();
+        for setting in settings.keys().map(|key| key.as_str().unwrap()) {
+            assert!(
+                manifest.component[name].variables.contains_key(setting),
+                "{name} does not read `{setting}`"
+            );
+        }
+        let allowed = component["localResources"]["allowedHosts"].as_sequence().unwrap();
+        for url in
+            settings.iter().filter(|(key, _)| key.as_str().unwrap().ends_with("_url")).map(|(_, url)| url)
+        {
+            let host = url.as_str().unwrap().trim_start_matches("http://");
+            assert!(
+                allowed.iter().any(|allowed| allowed.as_str() == Some(host)),
+                "{name} may not call {host}"
+            );
+        }
+        databases.insert(spec["hostInterfaces"][1]["config"]["database"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(databases.len(), documents.len());
+}
+
+#[test]
+fn every_role_of_the_script_is_a_database_of_the_manifest() {
+    let script = read("infra/postgres/roles.sql");
+    let mut names = BTreeSet::new();
+    for component in manifest().component.values() {
+        names.extend(component.limits().databases.clone());
+    }
+    for name in &names {
+        assert!(script.contains(&format!("'settle_{name}'")), "settle_{name}");
+        assert!(manifest().variables.contains_key(&format!("database_{name}")));
+    }
+}
