@@ -11,7 +11,7 @@ use settle_proto::payment_v1 as wire;
 use settle_tests::client::{Client, one_item, one_item_by};
 use settle_tests::grpc;
 
-use crate::runners::Running;
+use settle_tests::runners::Running;
 
 const CASE_TIME_MAX: Duration = Duration::from_secs(90);
 

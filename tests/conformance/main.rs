@@ -6,14 +6,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cases;
-mod runners;
-mod wasmcloud;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
 use cases::{CASES, Outcome};
-use runners::{CELLS, Cell, Running};
+use settle_tests::runners::{CELLS, Cell, Running};
 
 #[derive(Default)]
 struct Count {

@@ -10,4 +10,5 @@ pub mod host;
 pub mod loopback;
 pub mod native;
 pub mod postgres;
+pub mod runners;
 pub mod shoppers;

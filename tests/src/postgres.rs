@@ -13,6 +13,9 @@ use tokio_postgres::NoTls;
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 const PASSWORD: &str = "a long random password";
 
+/// Settings of a server that need not survive a crash of the machine.
+pub const FAST: [&str; 3] = ["fsync=off", "full_page_writes=off", "max_connections=300"];
+
 /// What the storage tests run on: `SETTLE_TEST_DATABASE` is `sqlite` (the default) or `postgres`.
 pub fn chosen() -> bool {
     match std::env::var("SETTLE_TEST_DATABASE").as_deref() {
@@ -126,7 +129,7 @@ impl Drop for Server {
 /// The server that the tests of this process share; fast, not durable.
 pub fn shared() -> &'static Server {
     static SERVER: LazyLock<Server> = LazyLock::new(|| {
-        let server = Server::start(&["fsync=off", "full_page_writes=off"]);
+        let server = Server::start(&FAST);
         // Statics are not dropped: stop it when the process ends.
         #[allow(unsafe_code)]
         // SAFETY: registers a function that touches nothing but the static.

@@ -23,7 +23,9 @@ const HELP: &str = "cargo xtask COMMAND
                     the same cases on every host and database that is here, as a table
   publish PREFIX [TAG]
                     push the components to an OCI registry, e.g. registry.example/settle
-  bench [-- ARGS]   orders per second, latency, start and memory, beside the disk's fsync rate
+  bench [orders|postgres|hosts] [ROUNDS] [SECONDS]
+                    orders per second and latency beside the disk's fsync rate: of the host itself,
+                    of one and two on PostgreSQL beside pgbench, of every host beside the others
   lint              clippy for the host and for the guests
   tidy              the rules of this repository that no compiler checks";
 
@@ -64,6 +66,12 @@ fn run(args: &[String]) -> Result<()> {
         "publish" => publish(&rest),
         "bench" => {
             build::all()?;
+            if rest.first() == Some(&"hosts") {
+                build::for_host("spin")?;
+                build::for_host("wasmcloud")?;
+                install_wasmcloud()?;
+            }
+            install_tools()?;
             cargo(&[&["run", "--release", "--quiet", "-p", "settle-bench", "--"], rest.as_slice()].concat())
         }
         "lint" => lint(),

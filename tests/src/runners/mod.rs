@@ -1,14 +1,17 @@
 //! How each host is started on each database, killed, and started again.
 
+mod wasmcloud;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::wasmcloud::WasmCloud;
 use futures_util::future::{BoxFuture, FutureExt as _};
-use settle_tests::client::Client;
-use settle_tests::host::{Host, digest, root, target};
-use settle_tests::postgres::{self, program};
+use wasmcloud::WasmCloud;
+
+use crate::client::Client;
+use crate::host::{Host, digest, root, target};
+use crate::postgres::{self, Server, program};
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
@@ -144,6 +147,8 @@ struct Spin {
     port: u16,
     folder: PathBuf,
     variables: Vec<(String, String)>,
+    /// Its own: roles belong to a whole server, and other cells' hosts make theirs.
+    _server: Option<Server>,
 }
 
 async fn spin(on_postgres: bool) -> Result<Running, String> {
@@ -157,18 +162,20 @@ async fn spin(on_postgres: bool) -> Result<Running, String> {
     let folder = tempfile::tempdir().unwrap();
     let mut variables: Vec<(String, String)> =
         SECRETS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    if on_postgres {
-        variables.extend(roles().await);
+    let server = on_postgres.then(|| Server::start(&postgres::FAST));
+    if let Some(server) = &server {
+        variables.extend(roles(server).await);
     }
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut spin = Spin { program, child: None, port, folder: folder.path().to_owned(), variables };
+    let folder_path = folder.path().to_owned();
+    let mut spin = Spin { program, child: None, port, folder: folder_path, variables, _server: server };
     tokio::task::block_in_place(|| spin.start());
     Ok(Running::new(Kind::Spin(spin), folder).await)
 }
 
 /// A database with the roles of `infra/postgres/roles.sql`; answers the variables that name it.
-async fn roles() -> Vec<(String, String)> {
-    let url = postgres::shared().database().await;
+async fn roles(server: &Server) -> Vec<(String, String)> {
+    let url = server.database().await;
     let mut psql = Command::new(program("psql"));
     psql.args(["-Xq", "-v", "password=a-role-password", "-f"]).arg(root().join("infra/postgres/roles.sql"));
     let output = psql.arg(&url).output().unwrap();

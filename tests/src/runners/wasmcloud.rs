@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::host::target;
+use crate::postgres;
 use serde_json::{Value, json};
-use settle_tests::host::target;
-use settle_tests::postgres;
 
-use crate::runners::{SECRETS, kill_group, own_group};
+use super::{SECRETS, kill_group, own_group};
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 const SERVICES: [&str; 3] = ["identity", "order", "payment"];

@@ -1,0 +1,116 @@
+//! What is measured in one phase of a round, and how it is told.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use settle_tests::client::{Client, one_item};
+
+const FSYNC_BYTES: usize = 8192;
+
+/// Latencies of one phase, sorted.
+pub struct Phase {
+    pub latencies: Vec<Duration>,
+    pub took: Duration,
+}
+
+impl Phase {
+    pub fn new(mut latencies: Vec<Duration>, took: Duration) -> Self {
+        latencies.sort();
+        Self { latencies, took }
+    }
+
+    pub fn at(&self, share: f64) -> Duration {
+        let last = self.latencies.len().saturating_sub(1);
+        let index = (last as f64 * share) as usize;
+        self.latencies.get(index).copied().unwrap_or_default()
+    }
+
+    pub fn rate(&self) -> f64 {
+        self.latencies.len() as f64 / self.took.as_secs_f64()
+    }
+}
+
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+pub fn header() {
+    println!("{:>5} {:>26} {:>9} {:>11} {:>9} {:>9}", "round", "", "per s", "p50 ms", "p99 ms", "max ms");
+}
+
+pub fn show(round: u32, what: &str, phase: &Phase) {
+    let (p50, p99, max) = (phase.at(0.5), phase.at(0.99), phase.at(1.0));
+    println!(
+        "{round:>5} {what:>26} {:>9.0} {:>11.3} {:>9.3} {:>9.3}",
+        phase.rate(),
+        millis(p50),
+        millis(p99),
+        millis(max)
+    );
+}
+
+pub fn median(what: &str, phases: &[Phase]) {
+    let middle = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    };
+    let rate = middle(phases.iter().map(Phase::rate).collect());
+    let at = |share| middle(phases.iter().map(|phase| millis(phase.at(share))).collect());
+    println!("{what:>32} {rate:>9.0}/s  p50 {:.3} ms  p99 {:.3} ms", at(0.5), at(0.99));
+}
+
+/// Writes a page and syncs it, over and over: what a durable commit cannot be faster than.
+pub fn fsyncs(folder: &Path, time: Duration) -> Result<Phase> {
+    let path = folder.join("fsync-probe");
+    let mut file = File::create(&path)?;
+    file.write_all(&vec![0; FSYNC_BYTES * 64])?;
+    file.sync_all()?;
+    let (page, started, mut latencies) = (vec![1; FSYNC_BYTES], Instant::now(), Vec::new());
+    while started.elapsed() < time {
+        let begun = Instant::now();
+        file.write_all_at(&page, (latencies.len() % 64 * FSYNC_BYTES) as u64)?;
+        file.sync_data()?;
+        latencies.push(begun.elapsed());
+    }
+    fs::remove_file(path)?;
+    Ok(Phase::new(latencies, started.elapsed()))
+}
+
+/// Every shopper places one order after the other at its host, the hosts in turn.
+pub async fn place_orders(hosts: &[Client], clients: u32, round: u32, time: Duration) -> Result<Phase> {
+    let (started, hosts_count) = (Instant::now(), hosts.len());
+    let shoppers: Vec<_> = (0..clients)
+        .zip(hosts.iter().cycle().cloned())
+        .map(|(number, client)| {
+            tokio::spawn(async move {
+                let (body, mut latencies) = (one_item("book", 1250), Vec::new());
+                while started.elapsed() < time {
+                    let key = format!("{round}-{clients}-{hosts_count}-{number}-{}", latencies.len());
+                    let begun = Instant::now();
+                    let answer = client.place(&key, &body).await;
+                    if answer.status != 201 {
+                        bail!("an order was answered with {}: {:?}", answer.status, answer.json());
+                    }
+                    latencies.push(begun.elapsed());
+                }
+                Ok(latencies)
+            })
+        })
+        .collect();
+    let mut latencies = Vec::new();
+    for shopper in shoppers {
+        latencies.extend(shopper.await??);
+    }
+    Ok(Phase::new(latencies, started.elapsed()))
+}
+
+pub fn rss_megabytes(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+    Ok(kilobytes / 1024.0)
+}
