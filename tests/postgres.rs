@@ -114,7 +114,7 @@ async fn hosts_that_start_together_migrate_once_and_share_the_orders() {
     let versions = "SELECT count(*) FROM settle_order.schema_versions";
     let count: i64 = client(&url).await.query_one(versions, &[]).await.unwrap().get(0);
     assert_eq!(count, 1);
-    assert!(violations(&Books::Server(url)).is_empty());
+    assert!(violations(Books::Server(url)).is_empty());
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use settle_tests::client::{Client, one_item};
 use settle_tests::runners::CELLS;
 
@@ -44,7 +44,8 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
 
 async fn read_orders(client: &Client, round: u32, time: Duration) -> Result<Phase> {
     let placed = client.place(&format!("read-{round}"), &one_item("book", 1250)).await;
-    let id = placed.json()["id"].as_str().unwrap_or_default().to_owned();
+    let placed = placed.json();
+    let id = placed.get("id").and_then(|id| id.as_str()).context("an order without an id")?;
     let url = format!("{}/v1/orders/{id}", client.order);
     let (started, mut latencies) = (Instant::now(), Vec::new());
     while started.elapsed() < time {

@@ -32,8 +32,11 @@ enum Run {
     /// Needs gRPC from outside.
     Grpc(fn(Client, String) -> BoxFuture<'static, ()>),
     /// Kills the host in between.
-    Crash(fn(Client) -> BoxFuture<'static, Box<dyn FnOnce(Client) -> BoxFuture<'static, ()> + Send>>),
+    Crash(fn(Client) -> BoxFuture<'static, Afterwards>),
 }
+
+/// What is checked once the host is back.
+type Afterwards = Box<dyn FnOnce(Client) -> BoxFuture<'static, ()> + Send>;
 
 impl Case {
     pub async fn run(&self, running: &mut Running) -> Outcome {
@@ -454,9 +457,7 @@ async fn grpc_undo_is_final(client: Client, origin: String) {
 
 // ---- the host dies ----
 
-type Rest = Box<dyn FnOnce(Client) -> BoxFuture<'static, ()> + Send>;
-
-async fn what_was_acknowledged_survives_the_host(client: Client) -> Rest {
+async fn what_was_acknowledged_survives_the_host(client: Client) -> Afterwards {
     let (key, body) = (unique(), one_item("book", 1250));
     let order = client.place(&key, &body).await.json();
     assert_eq!(order["status"], "completed");
@@ -469,7 +470,7 @@ async fn what_was_acknowledged_survives_the_host(client: Client) -> Rest {
     })
 }
 
-async fn an_order_under_way_is_finished_after_the_host_died(client: Client) -> Rest {
+async fn an_order_under_way_is_finished_after_the_host_died(client: Client) -> Afterwards {
     let (key, body) = (unique(), one_item_by("book", 1250, "sim:delay:3000"));
     let placing = {
         let (client, key, body) = (client.clone(), key.clone(), body.clone());
