@@ -130,3 +130,41 @@ fn every_role_of_the_script_is_a_database_of_the_manifest() {
         assert!(manifest().variables.contains_key(&format!("database_{name}")));
     }
 }
+
+#[test]
+fn every_service_is_a_component_of_the_lattice_with_its_links() {
+    let manifest = manifest();
+    let application = &documents("wadm.yaml")[0];
+    let parts = application["spec"]["components"].as_sequence().unwrap();
+    let named = |kind: &str| -> BTreeSet<&str> {
+        let of_kind = parts.iter().filter(|part| part["type"].as_str() == Some(kind));
+        of_kind.map(|part| part["name"].as_str().unwrap()).collect()
+    };
+    let services: BTreeSet<&str> = manifest.component.keys().map(String::as_str).collect();
+    assert_eq!(named("component"), services);
+    let providers = named("capability");
+    let mut listening = BTreeSet::new();
+    for part in parts {
+        let name = part["name"].as_str().unwrap();
+        let config = part["properties"]["config"].as_sequence().cloned().unwrap_or_default();
+        for properties in config.iter().filter_map(|config| config["properties"].as_mapping()) {
+            assert_variables(properties.keys().map(|key| key.as_str().unwrap()), "wadm.yaml");
+        }
+        let links = part["traits"].as_sequence().into_iter().flatten();
+        for link in links.filter(|link| link["type"].as_str() == Some("link")).map(|link| &link["properties"])
+        {
+            let target = link["target"]["name"].as_str().unwrap();
+            assert!(providers.contains(target) || services.contains(target), "{name} links to {target}");
+            if link["package"].as_str() == Some("postgres") {
+                let wanted = format!("settle-database-{name}");
+                assert_eq!(link["target"]["config"][0]["name"].as_str(), Some(wanted.as_str()));
+            }
+            if let Some(address) = link["source"]["config"][0]["properties"]["address"].as_str() {
+                let port = address.rsplit(':').next().unwrap().parse::<u16>().unwrap();
+                assert_eq!(manifest.tool().listeners[target].port, port, "{target}");
+                listening.insert(target);
+            }
+        }
+    }
+    assert_eq!(listening, services);
+}

@@ -1,4 +1,4 @@
-//! One list of cases, every host, every database: `cargo xtask conformance [--host H] [--db D]`.
+//! One list of cases, every host, every database: `cargo xtask conformance [--host H] [--db D] [--case C]`.
 //!
 //! A cell of the grid is a host on a database. Every cell runs every case; what a cell cannot run is
 //! counted and named. Exit code 1 when a case failed, or when a cell that was asked for is not there.
@@ -8,10 +8,13 @@
 mod cases;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use cases::{CASES, Outcome};
 use settle_tests::runners::{CELLS, Cell, Running};
+
+static IN_A_CASE: AtomicBool = AtomicBool::new(false);
 
 #[derive(Default)]
 struct Count {
@@ -22,11 +25,16 @@ struct Count {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // A failed case is told in one line.
-    std::panic::set_hook(Box::new(|_| {}));
+    // A failed case is told in one line; a host that does not start, in full.
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !IN_A_CASE.load(Ordering::Relaxed) {
+            told(info);
+        }
+    }));
     let args: Vec<String> = std::env::args().skip(1).collect();
     let wanted = |name: &str| args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1));
-    let (host, database) = (wanted("--host"), wanted("--db"));
+    let (host, database, case) = (wanted("--host"), wanted("--db"), wanted("--case"));
     let cells: Vec<&Cell> = CELLS
         .iter()
         .filter(|cell| host.is_none_or(|host| host == cell.host))
@@ -45,7 +53,7 @@ async fn main() -> ExitCode {
         let name = format!("{} + {}", cell.host, cell.database);
         println!("---- {name}");
         let (count, digests) = match (cell.start)().await {
-            Ok(mut running) => (run(&mut running).await, running.digests()),
+            Ok(mut running) => (run(&mut running, case).await, running.digests()),
             Err(missing) => {
                 println!("SKIPPED: {missing}");
                 // Asked for by name, a cell that cannot run is a failure.
@@ -71,10 +79,12 @@ async fn main() -> ExitCode {
     if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn run(running: &mut Running) -> Count {
+async fn run(running: &mut Running, wanted: Option<&String>) -> Count {
     let mut count = Count::default();
-    for case in CASES {
+    for case in CASES.iter().filter(|case| wanted.is_none_or(|wanted| wanted == case.name)) {
+        IN_A_CASE.store(true, Ordering::Relaxed);
         let outcome = case.run(running).await;
+        IN_A_CASE.store(false, Ordering::Relaxed);
         match outcome {
             Outcome::Passed => {
                 println!("  ok    {}", case.name);

@@ -36,8 +36,12 @@ pub fn component(name: &str) -> PathBuf {
 
 /// The digest of a component's file, in hex.
 pub fn digest(name: &str) -> String {
+    digest_of(&component(name))
+}
+
+pub fn digest_of(file: &Path) -> String {
     use sha2::Digest as _;
-    let digest = sha2::Sha256::digest(std::fs::read(component(name)).unwrap());
+    let digest = sha2::Sha256::digest(std::fs::read(file).unwrap());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -12,6 +12,8 @@ use crate::check;
 
 pub const GUEST_TARGET: &str = "wasm32-wasip2";
 pub const GUEST_PROFILE: &str = "component";
+/// Of the edition for the wasmCloud 1.x lattice, which lies beside the other.
+pub const LATTICE_PROFILE: &str = "lattice";
 /// One cargo call each: in a common call features unify, and the components grow.
 pub const GUESTS: [&str; 7] = [
     "settle-identity",
@@ -22,6 +24,9 @@ pub const GUESTS: [&str; 7] = [
     "settle-wasmcloud",
     "settle-probe",
 ];
+
+/// The services that have an edition for the lattice.
+pub const LATTICE: [&str; 3] = ["settle-identity", "settle-order", "settle-payment"];
 
 /// Builds everything; answers the host's path.
 pub fn all() -> Result<PathBuf> {
@@ -49,7 +54,8 @@ pub fn for_host(host: &str) -> Result<()> {
     match host {
         "spin" => spin(&settle),
         "wasmcloud" => wasmcloud(&settle),
-        other => bail!("there is no host `{other}`; there are: spin, wasmcloud"),
+        "lattice" => lattice(),
+        other => bail!("there is no host `{other}`; there are: spin, wasmcloud, lattice"),
     }
 }
 
@@ -71,6 +77,17 @@ fn wasmcloud(settle: &Path) -> Result<()> {
     compose(settle, "settle_order", &[adapter], "order_on_wasmcloud")?;
     compose(settle, "settle_acquirer_simulator", &[adapter], "acquirer_simulator_on_wasmcloud")?;
     compose(settle, "settle_payment", &["acquirer_simulator_on_wasmcloud", adapter], "payment_on_wasmcloud")
+}
+
+/// The wasmCloud 1.x lattice has WASI 0.2 only: another edition of the same services.
+fn lattice() -> Result<()> {
+    let toolchain = guest_toolchain()?;
+    for service in LATTICE {
+        let mut build = guest_cargo(&toolchain);
+        build.args(["build", "--profile", LATTICE_PROFILE, "--target", GUEST_TARGET, "--features", "p2"]);
+        check(build.args(["-p", service]))?;
+    }
+    Ok(())
 }
 
 fn compose(settle: &Path, socket: &str, plugs: &[&str], out: &str) -> Result<()> {

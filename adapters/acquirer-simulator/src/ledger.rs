@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use settle_ports::{Database, Durability, Migration, Row, Schema, SqlError, Statement, World, sql};
+use settle_ports::{
+    AcquirerError as Error, ChargeOutcome, Database, Durability, Migration, RefundOutcome, Row, Schema,
+    SqlError, Standing, Statement, World, sql,
+};
 use settle_service_kit::ports::SqlDatabase;
-use settle_types::Currency;
+use settle_types::{Currency, FailureReason, Money};
 
 use crate::WORLD;
-use crate::bindings::exports::settle::acquirer::acquirer::{
-    ChargeOutcome, Error, Money, RefundOutcome, Standing, Taken,
-};
 use crate::fault::{self, Fault};
 
 /// Longest delay that a test may ask for.
@@ -94,7 +94,7 @@ impl Ledger {
         row.map(charge_of).transpose().map_err(unreachable)
     }
 
-    pub async fn charge(&self, key: &str, amount: &Money, method: &str) -> Result<ChargeOutcome, Error> {
+    pub async fn charge(&self, key: &str, amount: Money, method: &str) -> Result<ChargeOutcome, Error> {
         let counted =
             sql("INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, charge_calls)
                            VALUES ($1, 'new', $2, $3, $4, 1)
@@ -102,8 +102,8 @@ impl Ledger {
                            RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
                                      charge_calls, lookup_calls, void_calls, refund_calls")
             .bind(key)
-            .bind(amount.minor)
-            .bind(amount.currency.as_str())
+            .bind(amount.minor())
+            .bind(amount.currency().code())
             .bind(method);
         let Some(charge) = self.count(counted).await? else { return Err(lost("no row")) };
         let fault = fault::of(&charge.method);
@@ -113,7 +113,9 @@ impl Ledger {
         if matches!(fault, Fault::Unreachable(times) if charge.charge_calls <= times) {
             return Err(Error::Unreachable("simulated".to_owned()));
         }
-        if charge.state != "voided" && (charge.amount != amount.minor || charge.currency != amount.currency) {
+        if charge.state != "voided"
+            && (charge.amount != amount.minor() || charge.currency != amount.currency().code())
+        {
             return Ok(ChargeOutcome::DifferentAmount);
         }
         self.decide(key, &charge, fault).await?;
@@ -166,10 +168,10 @@ impl Ledger {
             self.database.execute(vec![statement], Durability::Relaxed).await.map_err(unreachable)?;
         }
         let decided = self.find(key).await?.ok_or_else(|| lost("no row"))?;
-        Ok(standing_of(&decided, key))
+        standing_of(&decided, key)
     }
 
-    pub async fn refund(&self, key: &str, refund_key: &str, amount: &Money) -> Result<RefundOutcome, Error> {
+    pub async fn refund(&self, key: &str, refund_key: &str, amount: Money) -> Result<RefundOutcome, Error> {
         let counted = sql("UPDATE acquirer_charges SET refund_calls = refund_calls + 1 WHERE key = $1
                            RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
                                      charge_calls, lookup_calls, void_calls, refund_calls")
@@ -182,11 +184,11 @@ impl Ledger {
                  ON CONFLICT (refund_key) DO NOTHING")
             .bind(refund_key)
             .bind(key)
-            .bind(amount.minor)
+            .bind(amount.minor())
             .expect_rows(1),
             sql("UPDATE acquirer_charges SET returned_minor = returned_minor + $1
                  WHERE key = $2 AND returned_minor + $1 <= captured_minor")
-            .bind(amount.minor)
+            .bind(amount.minor())
             .bind(key)
             .expect_rows(1),
         ];
@@ -222,7 +224,7 @@ impl Ledger {
                 "new" | "pending" => {
                     sql("UPDATE acquirer_charges SET state = 'voided' WHERE key = $1 AND state = $2")
                 }
-                _ => return Ok(standing_of(&charge, key)),
+                _ => return standing_of(&charge, key),
             };
             let statement = statement.bind(key).bind(charge.state.as_str());
             let done =
@@ -234,7 +236,7 @@ impl Ledger {
                 return Err(lost("simulated"));
             }
             let decided = self.find(key).await?.ok_or_else(|| lost("no row"))?;
-            return Ok(standing_of(&decided, key));
+            return standing_of(&decided, key);
         }
         Err(Error::Unreachable("too many racers".to_owned()))
     }
@@ -249,24 +251,25 @@ impl Ledger {
     }
 }
 
-fn standing_of(charge: &Charge, key: &str) -> Standing {
-    let money = |minor| Money { minor, currency: charge.currency.clone() };
-    match charge.state.as_str() {
+fn standing_of(charge: &Charge, key: &str) -> Result<Standing, Error> {
+    Ok(match charge.state.as_str() {
         "taken" => {
-            Standing::Taken(Taken { captured: money(charge.captured), returned: money(charge.returned) })
+            let currency = Currency::parse(&charge.currency).map_err(|error| lost(&error.to_string()))?;
+            let money = |minor| Money::new(minor, currency);
+            Standing::Taken { captured: money(charge.captured), returned: money(charge.returned) }
         }
         "declined" => Standing::Declined(decline_reason(fault::of(&charge.method))),
         "voided" => Standing::Voided,
         "pending" => Standing::Pending(key.to_owned()),
         _ => Standing::Unknown,
-    }
+    })
 }
 
-fn decline_reason(fault: Fault) -> String {
-    match fault {
-        Fault::Decline => "declined by the issuer".to_owned(),
-        _ => "amount over the limit".to_owned(),
-    }
+fn decline_reason(fault: Fault) -> FailureReason {
+    FailureReason::lossy(match fault {
+        Fault::Decline => "declined by the issuer",
+        _ => "amount over the limit",
+    })
 }
 
 fn charge_of(row: &Row) -> Result<Charge, SqlError> {

@@ -9,31 +9,20 @@
 
 #![cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 
+#[cfg(not(feature = "p2"))]
+mod component;
 mod fault;
 mod ledger;
 
-use settle_ports::World;
+use std::rc::Rc;
+
+use settle_ports::{Acquirer, AcquirerError, ChargeOutcome, RefundOutcome, Standing, World};
 use settle_service_kit::instance::{self, Slot, StartError};
 use settle_service_kit::ports::{GuestWorld, SqlDatabase};
 use settle_service_kit::settings;
+use settle_types::{Money, OperationKey, PaymentMethod};
 
-use bindings::exports::settle::acquirer::acquirer as port;
 use ledger::{Ledger, SCHEMA};
-
-#[allow(unsafe_code, clippy::all, clippy::pedantic, clippy::restriction, clippy::indexing_slicing)]
-mod bindings {
-    use super::Component;
-    wasip3::wit_bindgen::generate!({
-        inline: "package settle:acquirer-simulator;
-                 world component { export settle:acquirer/acquirer@0.1.0; }",
-        path: ["../../wit/acquirer"],
-        runtime_path: "wasip3::wit_bindgen::rt",
-        generate_all,
-    });
-    export!(Component with_types_in self);
-}
-
-struct Component;
 
 const WORLD: GuestWorld = GuestWorld { service: "acquirer-simulator" };
 
@@ -48,37 +37,44 @@ async fn make() -> Result<Ledger, StartError> {
     Ok(Ledger { database, limits: ledger::parse_limits(&limits).map_err(StartError::Other)? })
 }
 
-async fn get() -> Result<std::rc::Rc<Ledger>, port::Error> {
-    instance::get(&LEDGER, make()).await.map_err(|error| port::Error::Unreachable(error.to_string()))
+async fn ledger() -> Result<Rc<Ledger>, AcquirerError> {
+    let made = instance::get(&LEDGER, make()).await;
+    made.map_err(|error| AcquirerError::Unreachable(error.to_string()))
 }
 
-impl port::Guest for Component {
-    fn remembers_keys() -> bool {
-        true
-    }
+/// The acquirer.
+#[derive(Clone, Copy, Debug)]
+pub struct Simulator;
 
+impl Acquirer for Simulator {
     async fn charge(
-        key: String,
-        amount: port::Money,
-        method: Option<String>,
-    ) -> Result<port::ChargeOutcome, port::Error> {
-        let ledger = get().await?;
-        ledger.charge(&key, &amount, method.as_deref().unwrap_or_default()).await
+        &self,
+        key: &OperationKey,
+        amount: Money,
+        method: Option<&PaymentMethod>,
+    ) -> Result<ChargeOutcome, AcquirerError> {
+        let method = method.map(ToString::to_string).unwrap_or_default();
+        ledger().await?.charge(&key.to_string(), amount, &method).await
     }
 
-    async fn lookup(key: String) -> Result<port::Standing, port::Error> {
-        get().await?.lookup(&key).await
+    async fn lookup(&self, key: &OperationKey) -> Result<Standing, AcquirerError> {
+        ledger().await?.lookup(&key.to_string()).await
     }
 
     async fn refund(
-        key: String,
-        refund_key: String,
-        amount: port::Money,
-    ) -> Result<port::RefundOutcome, port::Error> {
-        get().await?.refund(&key, &refund_key, &amount).await
+        &self,
+        key: &OperationKey,
+        refund_key: &str,
+        amount: Money,
+    ) -> Result<RefundOutcome, AcquirerError> {
+        ledger().await?.refund(&key.to_string(), refund_key, amount).await
     }
 
-    async fn void(key: String) -> Result<port::Standing, port::Error> {
-        get().await?.void(&key).await
+    async fn void(&self, key: &OperationKey) -> Result<Standing, AcquirerError> {
+        ledger().await?.void(&key.to_string()).await
+    }
+
+    fn remembers_keys(&self) -> bool {
+        true
     }
 }

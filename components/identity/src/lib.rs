@@ -4,13 +4,10 @@
 
 mod app;
 mod routes;
+#[cfg(not(feature = "p2"))]
+mod typed;
 
-use settle_identity_core::{IdentityError, Password, Username};
-use settle_service_kit::http::serve;
-use wasip3::http::types::{ErrorCode, Request, Response};
-
-use bindings::exports::settle::identity::tokens as port;
-
+#[cfg(not(feature = "p2"))]
 #[allow(unsafe_code, clippy::all, clippy::pedantic, clippy::restriction, clippy::indexing_slicing)]
 mod bindings {
     use super::Component;
@@ -25,38 +22,4 @@ mod bindings {
 }
 
 struct Component;
-#[allow(unsafe_code)]
-mod service {
-    use super::Component;
-    wasip3::http::service::export!(Component);
-}
-
-impl wasip3::exports::http::handler::Guest for Component {
-    async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        serve(request, app::WORLD, routes::route).await
-    }
-}
-
-impl port::Guest for Component {
-    async fn issue(username: String, password: String) -> Result<port::Token, port::Error> {
-        let app = app::get().await.map_err(|error| port::Error::Unavailable(error.to_string()))?;
-        let username = Username::parse(&username).map_err(|_| port::Error::WrongCredentials)?;
-        let password = Password::attempt(password).map_err(|_| port::Error::WrongCredentials)?;
-        match app.issue(&username, &password).await {
-            Ok(issued) => Ok(port::Token {
-                jwt: issued.jwt,
-                expires_in_seconds: u32::try_from(issued.expires_in.as_secs()).unwrap_or(u32::MAX),
-            }),
-            Err(IdentityError::WrongCredentials) => Err(port::Error::WrongCredentials),
-            Err(IdentityError::Throttled(wait)) => {
-                Err(port::Error::Throttled(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
-            }
-            Err(error) => Err(port::Error::Unavailable(error.to_string())),
-        }
-    }
-
-    async fn jwks() -> Result<String, port::Error> {
-        let app = app::get().await.map_err(|error| port::Error::Unavailable(error.to_string()))?;
-        serde_json::to_string(app.jwks()).map_err(|error| port::Error::Unavailable(error.to_string()))
-    }
-}
+settle_service_kit::http_service!(Component, app::WORLD, routes::route);

@@ -1,11 +1,11 @@
-//! The payment service over gRPC: in process where the host has it, over a socket otherwise.
+//! The payment service over gRPC (Connect in the `p2` edition): in process where the host has it, over a socket otherwise.
 
 use settle_order_core::{Charged, Paid, Payments, PaymentsError, Undone};
 use settle_ports::CallContext;
 use settle_proto::payment_v1 as wire;
 use settle_service_kit::auth::ServiceToken;
-use settle_service_kit::grpc::{self, CallError};
 use settle_service_kit::ports::GuestWorld;
+use settle_service_kit::rpc::{self, CallError};
 use settle_types::{FailureReason, Money, OperationKey, OrderId, PaymentId, PaymentMethod};
 
 pub struct RemotePayments {
@@ -24,7 +24,7 @@ impl RemotePayments {
     ) -> Result<A, PaymentsError> {
         let token = self.token.get(context, &self.world).await.map_err(PaymentsError::Unreachable)?;
         let path = format!("/{}/{method}", wire::SERVICE);
-        let answer = grpc::call(&self.origin, &path, &token, request, context, &self.world).await;
+        let answer = rpc::call(&self.origin, &path, &token, request, context, &self.world).await;
         answer.map_err(|error| match error {
             CallError::NotSent(reason) => PaymentsError::Unreachable(reason),
             CallError::OutcomeUnknown(reason) => PaymentsError::OutcomeUnknown(reason),

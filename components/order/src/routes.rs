@@ -14,10 +14,10 @@ use settle_service_kit::health::{self, Probe};
 use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
+use settle_service_kit::spawn;
 use settle_token::{Claims, Role};
 use settle_types::{IdempotencyKey, OrderId, Timestamp};
 use sha2::{Digest, Sha256};
-use wasip3::wit_bindgen::spawn_local;
 
 use crate::app::{self, App, WORLD};
 use crate::bodies;
@@ -154,7 +154,7 @@ fn resume_by_traffic(app: &Rc<App>) {
     }
     LAST.set(now);
     let app = app.clone();
-    spawn_local(async move {
+    spawn(async move {
         // Failures are logged saga by saga; the next request tries again.
         let _ = app.orders.resume_due(RESUME_BY_TRAFFIC).await;
     });

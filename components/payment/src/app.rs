@@ -8,7 +8,11 @@ use settle_service_kit::auth::Auth;
 use settle_service_kit::instance::{self, Slot, StartError};
 use settle_service_kit::ports::{GuestWorld, SqlDatabase};
 
+#[cfg(not(feature = "p2"))]
 use crate::acquirer::HostAcquirer;
+/// There the acquirer is linked in: components of the lattice are not composed.
+#[cfg(feature = "p2")]
+use settle_acquirer_simulator::Simulator as HostAcquirer;
 
 pub const WORLD: GuestWorld = GuestWorld { service: "payment" };
 

@@ -2,16 +2,16 @@
 
 #![cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 
+#[cfg(not(feature = "p2"))]
 mod acquirer;
 mod app;
 mod problems;
 mod routes;
 mod rpc;
+#[cfg(not(feature = "p2"))]
 mod typed;
 
-use settle_service_kit::http::serve;
-use wasip3::http::types::{ErrorCode, Request, Response};
-
+#[cfg(not(feature = "p2"))]
 #[allow(unsafe_code, clippy::all, clippy::pedantic, clippy::restriction, clippy::indexing_slicing)]
 mod bindings {
     use super::Component;
@@ -30,14 +30,4 @@ mod bindings {
 }
 
 struct Component;
-#[allow(unsafe_code)]
-mod service {
-    use super::Component;
-    wasip3::http::service::export!(Component);
-}
-
-impl wasip3::exports::http::handler::Guest for Component {
-    async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        serve(request, app::WORLD, routes::route).await
-    }
-}
+settle_service_kit::http_service!(Component, app::WORLD, routes::route);

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use settle_payment_core::{Payment, Refunded};
 use settle_service_kit::auth::{require_admin, require_operator};
-use settle_service_kit::grpc;
 use settle_service_kit::health::{self, Probe};
 use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
+use settle_service_kit::rpc::Protocol;
 use settle_types::{FailureReason, IdempotencyKey, Money, PaymentId};
 
 use crate::app::{self, App};
@@ -27,8 +27,8 @@ pub async fn route(call: Call) -> Reply {
         Some(Probe::Ready) => return health::ready(ready().await),
         None => {}
     }
-    if grpc::is_grpc(&call) {
-        return rpc::answer(&call).await;
+    if let Some(protocol) = Protocol::of(&call) {
+        return rpc::answer(protocol, &call).await;
     }
     let answered = match app::get().await {
         Ok(app) => answer(&app, &call).await,

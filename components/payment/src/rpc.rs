@@ -1,17 +1,18 @@
-//! `settle.payment.v1.PaymentService` over gRPC.
+//! `settle.payment.v1.PaymentService` over gRPC and Connect.
 
 use settle_payment_core::{Charge, Payment, Processed, Status};
 use settle_proto::payment_v1 as wire;
 use settle_service_kit::auth::require_operator;
-use settle_service_kit::grpc;
 use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::problem::{Kind, Problem};
+use settle_service_kit::rpc::Protocol;
 use settle_types::{Currency, FailureReason, Money, OperationKey, UserId};
 
 use crate::app::{self, App};
 use crate::problems::{not_ready, problem_of};
 
-pub async fn answer(call: &Call) -> Reply {
+pub async fn answer(protocol: Protocol, call: &Call) -> Reply {
+    let refused = |problem| protocol.reply(Err::<wire::Money, _>(problem));
     let app = match app::get().await {
         Ok(app) => app,
         Err(error) => return refused(not_ready(&error, call)),
@@ -22,19 +23,15 @@ pub async fn answer(call: &Call) -> Reply {
     }
     let method = call.path.strip_prefix('/').and_then(|path| path.strip_prefix(wire::SERVICE));
     match method {
-        Some("/Process") => grpc::reply(process(&app, call).await),
-        Some("/LookUp") => grpc::reply(look_up(&app, call).await),
-        Some("/Undo") => grpc::reply(undo(&app, call).await),
-        _ => refused(Problem::new(Kind::MethodNotAllowed, "Unknown gRPC method.")),
+        Some("/Process") => protocol.reply(process(&app, protocol, call).await),
+        Some("/LookUp") => protocol.reply(look_up(&app, protocol, call).await),
+        Some("/Undo") => protocol.reply(undo(&app, protocol, call).await),
+        _ => refused(Problem::new(Kind::MethodNotAllowed, "Unknown method.")),
     }
 }
 
-fn refused(problem: Problem) -> Reply {
-    grpc::reply(Err::<wire::Money, _>(problem))
-}
-
-async fn process(app: &App, call: &Call) -> Result<wire::ProcessResponse, Problem> {
-    let request: wire::ProcessRequest = grpc::request(call)?;
+async fn process(app: &App, protocol: Protocol, call: &Call) -> Result<wire::ProcessResponse, Problem> {
+    let request: wire::ProcessRequest = protocol.request(call)?;
     let method = match request.method.as_str() {
         "" => None,
         method => Some(method.parse().map_err(|error| invalid(&error))?),
@@ -56,16 +53,16 @@ async fn process(app: &App, call: &Call) -> Result<wire::ProcessResponse, Proble
     Ok(wire::ProcessResponse { outcome: outcome.into(), payment: Some(payment_to(&payment)) })
 }
 
-async fn look_up(app: &App, call: &Call) -> Result<wire::LookUpResponse, Problem> {
-    let request: wire::LookUpRequest = grpc::request(call)?;
+async fn look_up(app: &App, protocol: Protocol, call: &Call) -> Result<wire::LookUpResponse, Problem> {
+    let request: wire::LookUpRequest = protocol.request(call)?;
     let (key, order_id) = (key_of(&request.key)?, order_of(&request.order_id)?);
     let found = app.payments.look_up(&call.context, &key, &order_id).await;
     let found = found.map_err(|error| problem_of(error, call))?;
     Ok(wire::LookUpResponse { payment: found.as_ref().map(payment_to) })
 }
 
-async fn undo(app: &App, call: &Call) -> Result<wire::UndoResponse, Problem> {
-    let request: wire::UndoRequest = grpc::request(call)?;
+async fn undo(app: &App, protocol: Protocol, call: &Call) -> Result<wire::UndoResponse, Problem> {
+    let request: wire::UndoRequest = protocol.request(call)?;
     let (key, order_id) = (key_of(&request.key)?, order_of(&request.order_id)?);
     let amount = amount_of(request.amount.as_ref())?;
     let reason = FailureReason::lossy(&request.reason);

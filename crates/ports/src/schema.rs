@@ -127,12 +127,13 @@ const VERSIONS_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_versions (
     applied_at BIGINT NOT NULL, PRIMARY KEY (service, version))";
 
 impl Migration {
-    /// FNV-1a over the statements: notices an edit; not a security measure.
+    /// FNV-1a over the statements: notices an edit; not a security measure. Never negative: the
+    /// wasmCloud 1.x lattice cannot carry a negative number back.
     fn checksum(&self) -> i64 {
         let bytes = self.statements.iter().flat_map(|text| text.bytes().chain([0]));
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        hash.cast_signed()
+        (hash >> 1).cast_signed()
     }
 }

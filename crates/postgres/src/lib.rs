@@ -13,3 +13,4 @@ mod text;
 
 pub use compose::{Call, Part, compose, compose_plainly};
 pub use failure::{Failure, failure_of};
+pub use text::{quoted_literal, written_out};

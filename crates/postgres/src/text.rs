@@ -63,6 +63,25 @@ fn dollar(text: &str) -> (usize, Option<u32>) {
     (body.find(tag).map_or(text.len(), |end| end + 2 * tag.len()), None)
 }
 
+/// The statement with its parameters written out; `literals` are theirs, in order.
+pub fn written_out(sql: &str, literals: &[String]) -> Result<String, String> {
+    Tokens(sql)
+        .map(|token| match token {
+            Token::Word(text) | Token::Other(text) => Ok(text),
+            Token::Parameter(number) => {
+                let index = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+                let literal = index.and_then(|index| literals.get(index));
+                literal.map(String::as_str).ok_or_else(|| format!("there is no parameter ${number}"))
+            }
+        })
+        .collect()
+}
+
+/// A text as a literal, whatever is in it (`standard_conforming_strings` on, as is the default).
+pub fn quoted_literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 /// Whether a word stands anywhere in the statement, outside of quotes.
 pub fn has_word(sql: &str, wanted: &str) -> bool {
     Tokens(sql).any(|token| matches!(token, Token::Word(word) if word.eq_ignore_ascii_case(wanted)))
@@ -101,6 +120,14 @@ mod tests {
         for sql in ["'a", "\"a", "/* a", "$a$ b", "$", "--", ""] {
             assert_eq!(Tokens(sql).map(|_| 1).sum::<usize>(), usize::from(!sql.is_empty()), "{sql}");
         }
+    }
+
+    #[test]
+    fn parameters_are_written_out() {
+        let literals = [quoted_literal("it's $2"), "NULL".to_owned()];
+        let sql = "INSERT INTO a VALUES ($1, '$1', $2)";
+        assert_eq!(written_out(sql, &literals).unwrap(), "INSERT INTO a VALUES ('it''s $2', '$1', NULL)");
+        assert!(written_out("SELECT $3", &literals).is_err() && written_out("SELECT $0", &literals).is_err());
     }
 
     #[test]

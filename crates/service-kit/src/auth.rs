@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::Method;
 use serde::Deserialize;
 use settle_ports::{CallContext, Limiter, Rate, World};
 use settle_token::{Claims, Jwks, Role, TokenError, Verifier};
 use settle_types::Timestamp;
 use sha2::{Digest, Sha256};
-use wasip3::http::types::Method;
 
 use crate::context::headers_of;
 use crate::http::{Call, Outgoing, send};
@@ -134,7 +134,7 @@ impl Auth {
     async fn fetch_keys(&self, context: &CallContext) -> Result<Verifier, String> {
         let headers = headers_of(context, FETCH_TIMEOUT).into_iter();
         let answer = send(Outgoing {
-            method: Method::Get,
+            method: Method::GET,
             origin: &self.identity_url,
             path: "/.well-known/jwks.json",
             headers: headers.map(|(name, value)| (name.to_owned(), value.into_bytes())).collect(),
@@ -212,7 +212,7 @@ impl ServiceToken {
             self.client_id, self.client_secret, self.audience
         );
         let answer = send(Outgoing {
-            method: Method::Post,
+            method: Method::POST,
             origin: &self.identity_url,
             path: "/oauth/token",
             headers,

@@ -1,12 +1,13 @@
 //! gRPC unary calls over HTTP: frames, codes, `google.rpc.Status` details.
 
+use http::Method;
 use prost::Message;
 use settle_ports::{CallContext, World};
-use wasip3::http::types::Method;
 
 use crate::context::headers_of;
-use crate::http::{Answer, Call, Outgoing, Reply, SendError, send};
+use crate::http::{Answer, Call, Outgoing, Reply, send};
 use crate::problem::{Kind, Problem};
+use crate::rpc::CallError;
 
 const CONTENT_TYPE: &str = "application/grpc";
 const FRAME_HEAD_BYTES: usize = 5;
@@ -116,29 +117,6 @@ fn base64(bytes: &[u8]) -> String {
     ::base64::engine::general_purpose::STANDARD_NO_PAD.encode(bytes)
 }
 
-/// A call that has no answer to rely on.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// It was not carried out.
-    #[error("not carried out: {0}")]
-    NotSent(String),
-    /// It may have been carried out.
-    #[error("outcome unknown: {0}")]
-    OutcomeUnknown(String),
-    /// The service answered with an error; whether it had an effect depends on the code.
-    #[error("answered with gRPC status {code}: {message}")]
-    Refused { code: u8, message: String },
-}
-
-impl From<SendError> for CallError {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::NotSent(reason) => CallError::NotSent(reason),
-            SendError::OutcomeUnknown(reason) => CallError::OutcomeUnknown(reason),
-        }
-    }
-}
-
 /// Calls a unary method of another service.
 pub async fn call<A: Message + Default>(
     origin: &str,
@@ -158,7 +136,7 @@ pub async fn call<A: Message + Default>(
     headers.extend(carried.map(|(name, value)| (name.to_owned(), value.into_bytes())));
     let body = frame(message);
     let answer =
-        send(Outgoing { method: Method::Post, origin, path, headers, body, timeout: remaining }).await?;
+        send(Outgoing { method: Method::POST, origin, path, headers, body, timeout: remaining }).await?;
     answer_of(&answer)
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::ports::bindings::settle::config::store;
+use crate::host;
 
 /// A setting is missing, wrong, or could not be read. Names the setting, never its value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,10 +17,8 @@ pub enum SettingError {
 
 /// A setting; `None` when it is not set or empty.
 pub async fn optional(name: &'static str) -> Result<Option<String>, SettingError> {
-    match store::get(name.to_owned()).await {
-        Ok(value) => Ok(value.filter(|value| !value.is_empty())),
-        Err(store::Error::Unavailable(reason)) => Err(SettingError::Unavailable(reason)),
-    }
+    let value = host::setting(name).await.map_err(SettingError::Unavailable)?;
+    Ok(value.filter(|value| !value.is_empty()))
 }
 
 pub async fn required(name: &'static str) -> Result<String, SettingError> {

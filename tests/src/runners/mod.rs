@@ -1,5 +1,7 @@
 //! How each host is started on each database, killed, and started again.
 
+mod lattice;
+mod nats;
 mod wasmcloud;
 
 use std::path::PathBuf;
@@ -7,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt as _};
+use lattice::Lattice;
 use wasmcloud::WasmCloud;
 
 use crate::client::Client;
-use crate::host::{Host, digest, root, target};
+use crate::host::{Host, component, digest_of, root, target};
 use crate::postgres::{self, Server, program};
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
@@ -39,6 +42,7 @@ pub const CELLS: &[Cell] = &[
     Cell { host: "embedded", database: "postgres", always: true, start: || embedded(true).boxed() },
     Cell { host: "spin", database: "sqlite", always: false, start: || spin(false).boxed() },
     Cell { host: "spin", database: "postgres", always: false, start: || spin(true).boxed() },
+    Cell { host: "wasmcloud1", database: "postgres", always: false, start: || lattice().boxed() },
     Cell { host: "wasmcloud2", database: "postgres", always: true, start: || wasmcloud().boxed() },
 ];
 
@@ -54,6 +58,7 @@ enum Kind {
     Embedded { host: Host, args: Vec<String>, data: PathBuf },
     Spin(Spin),
     WasmCloud(WasmCloud),
+    Lattice(Lattice),
 }
 
 impl Running {
@@ -75,6 +80,10 @@ impl Running {
                 let at = |service: &str| format!("http://{service}.settle.test:{}", cloud.http);
                 Client::new(at("identity"), at("order"), at("payment"))
             }
+            Kind::Lattice(lattice) => {
+                let [identity, order, payment] = lattice.ports.map(|port| format!("http://127.0.0.1:{port}"));
+                Client::new(identity, order, payment)
+            }
         };
         client.with_token(&self.token)
     }
@@ -85,6 +94,7 @@ impl Running {
             Kind::Embedded { host, .. } => Ok(host.url("payment_grpc")),
             Kind::Spin(spin) => Ok(format!("http://127.0.0.1:{}", spin.port)),
             Kind::WasmCloud(cloud) => Ok(format!("http://payment.settle.test:{}", cloud.http)),
+            Kind::Lattice(_) => Err("its HTTP server has no HTTP/2 trailers".to_owned()),
         }
     }
 
@@ -104,12 +114,22 @@ impl Running {
                 cloud.kill_host();
                 cloud.start_host();
             }
+            Kind::Lattice(lattice) => {
+                lattice.kill_host();
+                lattice.start_host();
+                lattice.wait_until_ready();
+            }
         });
     }
 
-    /// The business components' digests: the same on every host of WASI 0.3.
+    /// The business components' digests: the same on every host of WASI 0.3; the lattice has an
+    /// edition of its own.
     pub fn digests(&self) -> String {
-        let short = |name: &str| format!("{name}:{}", &digest(name)[..8]);
+        let file = |name: &str| match &self.host {
+            Kind::Lattice(_) => lattice::component(name),
+            _ => component(name),
+        };
+        let short = |name: &str| format!("{name}:{}", &digest_of(&file(name))[..8]);
         ["identity", "order", "payment"].map(short).join(" ")
     }
 }
@@ -139,6 +159,28 @@ async fn wasmcloud() -> Result<Running, String> {
     Ok(Running::new(Kind::WasmCloud(cloud), folder).await)
 }
 
+/// Whether a GET is answered with success.
+fn answers(port: u16, path: &str) -> bool {
+    use std::io::{Read as _, Write as _};
+    let Ok(mut stream) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
+    let asked = write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    let mut answer = [0; 12];
+    asked.is_ok() && stream.read_exact(&mut answer).is_ok() && answer.ends_with(b" 200")
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+// ---- wasmCloud 1 ----
+
+async fn lattice() -> Result<Running, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let lattice = Lattice::start(folder.path()).await?;
+    Ok(Running::new(Kind::Lattice(lattice), folder).await)
+}
+
 // ---- Spin ----
 
 struct Spin {
@@ -166,7 +208,7 @@ async fn spin(on_postgres: bool) -> Result<Running, String> {
     if let Some(server) = &server {
         variables.extend(roles(server).await);
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let folder_path = folder.path().to_owned();
     let mut spin = Spin { program, child: None, port, folder: folder_path, variables, _server: server };
     tokio::task::block_in_place(|| spin.start());

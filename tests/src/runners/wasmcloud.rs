@@ -1,7 +1,6 @@
 //! wasmCloud 2: a `wash host` with its NATS and registry, one workload a service.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,7 +9,8 @@ use crate::host::target;
 use crate::postgres;
 use serde_json::{Value, json};
 
-use super::{SECRETS, kill_group, own_group};
+use super::nats::Nats;
+use super::{SECRETS, free_port, kill_group, own_group};
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 const SERVICES: [&str; 3] = ["identity", "order", "payment"];
@@ -48,10 +48,6 @@ fn tools() -> Result<Tools, String> {
         return Err("`docker-registry` is not installed".to_owned());
     }
     Ok(Tools { wash: find("wash")?, nats: find("nats-server")? })
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl WasmCloud {
@@ -149,8 +145,8 @@ impl WasmCloud {
         let id = subject.rsplit('.').next().unwrap().to_owned();
         for (service, database) in SERVICES.iter().zip(&self.databases) {
             let request = self.workload(service, database);
-            let answer =
-                Nats::connect(self.nats).request(&format!("runtime.host.{id}.workload.start"), &request);
+            let answer = Nats::connect(self.nats)
+                .request(&format!("runtime.host.{id}.workload.start"), request.to_string().as_bytes());
             let state = &answer["workloadStatus"]["workloadState"];
             assert_eq!(state, "WORKLOAD_STATE_RUNNING", "{service}: {answer}\n{}", self.logs());
         }
@@ -230,52 +226,4 @@ impl Drop for WasmCloud {
 /// The business component with the adapter in it.
 fn component(service: &str) -> PathBuf {
     target().join(format!("wasm32-wasip2/component/{service}_on_wasmcloud.wasm"))
-}
-
-/// Just enough of the NATS text protocol for one request.
-struct Nats {
-    stream: TcpStream,
-    reader: BufReader<TcpStream>,
-}
-
-impl Nats {
-    fn connect(port: u16) -> Self {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.write_all(b"CONNECT {\"verbose\":false}\r\n").unwrap();
-        let reader = BufReader::new(stream.try_clone().unwrap());
-        Self { stream, reader }
-    }
-
-    fn subscribe(&mut self, subject: &str) {
-        write!(self.stream, "SUB {subject} 1\r\n").unwrap();
-    }
-
-    fn request(&mut self, subject: &str, payload: &Value) -> Value {
-        let payload = payload.to_string();
-        self.subscribe("_INBOX.settle.1");
-        write!(self.stream, "PUB {subject} _INBOX.settle.1 {}\r\n{payload}\r\n", payload.len()).unwrap();
-        let (_, answer) = self.next(START_TIME_MAX).expect("no answer of the host");
-        serde_json::from_slice(&answer).unwrap()
-    }
-
-    /// The next message: subject and payload.
-    fn next(&mut self, wait: Duration) -> Option<(String, Vec<u8>)> {
-        self.stream.set_read_timeout(Some(wait)).unwrap();
-        let mut line = String::new();
-        loop {
-            line.clear();
-            self.reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
-            let words: Vec<&str> = line.split_whitespace().collect();
-            match words.as_slice() {
-                ["PING"] => self.stream.write_all(b"PONG\r\n").unwrap(),
-                ["MSG", subject, .., length] => {
-                    let mut payload = vec![0; length.parse::<usize>().unwrap() + 2];
-                    self.reader.read_exact(&mut payload).unwrap();
-                    payload.truncate(payload.len() - 2);
-                    return Some(((*subject).to_owned(), payload));
-                }
-                _ => {}
-            }
-        }
-    }
 }

@@ -38,10 +38,13 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// `settle_order.wasm` is `order`; `order_on_wasmcloud.wasm` is `order-wasmcloud`.
+/// `settle_order.wasm` is `order`; `order_on_wasmcloud.wasm` is `order-wasmcloud`;
+/// `lattice/settle_order.wasm` is `order-lattice`.
 fn name_of(file: &Path) -> Result<String> {
     let stem = file.file_stem().and_then(|stem| stem.to_str()).context("a file without a name")?;
-    Ok(stem.trim_start_matches("settle_").replace("_on_", "-").replace('_', "-"))
+    let name = stem.trim_start_matches("settle_").replace("_on_", "-").replace('_', "-");
+    let of_lattice = file.parent().is_some_and(|folder| folder.ends_with("lattice"));
+    Ok(if of_lattice { format!("{name}-lattice") } else { name })
 }
 
 /// Answers the component's own digest and the manifest's.

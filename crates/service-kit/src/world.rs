@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use settle_ports::{CallContext, World};
 use settle_types::Timestamp;
-use wasip3::clocks::monotonic_clock;
-use wasip3::random::random::get_random_u64;
+
+use crate::host;
 
 /// The host's clock and randomness. `service` names the log lines.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +21,11 @@ impl World for GuestWorld {
     }
 
     fn random(&self) -> (u64, u64) {
-        (get_random_u64(), get_random_u64())
+        (host::random(), host::random())
     }
 
     async fn sleep(&self, wait: Duration) {
-        monotonic_clock::wait_for(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)).await;
+        host::sleep(wait).await;
     }
 
     fn log(&self, level: &'static str, message: &str, context: &CallContext) {

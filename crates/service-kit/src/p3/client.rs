@@ -1,50 +1,14 @@
 //! Calls to other services through the host: in process where it has the target, over a pooled
 //! connection otherwise.
 
-use std::time::Duration;
-
-use http::HeaderMap;
-use wasip3::http::types::{ErrorCode, Fields, Method, Request, RequestOptions, Response, Scheme};
+use wasip3::http::types::{ErrorCode, Fields, Request, RequestOptions, Response, Scheme};
 use wasip3::wit_bindgen::{StreamResult, spawn_local};
 use wasip3::{wit_future, wit_stream};
 
-use super::entry::header_map;
+use super::method;
+use crate::http::{ANSWER_BYTES_MAX, Answer, Outgoing, SendError, header_map};
 
-/// Largest answer that is read.
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
 const CHUNK_BYTES: usize = 16 * 1024;
-
-/// A request to another service.
-#[derive(Clone, Debug)]
-pub struct Outgoing<'a> {
-    pub method: Method,
-    /// `http://authority`, without a path.
-    pub origin: &'a str,
-    pub path: &'a str,
-    pub headers: Vec<(String, Vec<u8>)>,
-    pub body: Vec<u8>,
-    pub timeout: Duration,
-}
-
-/// An answer, read whole.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: HeaderMap,
-    pub body: Vec<u8>,
-    pub trailers: HeaderMap,
-}
-
-/// No answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    /// The request did not leave, or nobody took it.
-    #[error("not sent: {0}")]
-    NotSent(String),
-    /// It may have been carried out.
-    #[error("no answer: {0}")]
-    OutcomeUnknown(String),
-}
 
 /// Sends a request and reads the whole answer.
 pub async fn send(outgoing: Outgoing<'_>) -> Result<Answer, SendError> {
@@ -94,7 +58,7 @@ fn request_of(outgoing: Outgoing<'_>) -> Result<Request, SendError> {
     options.set_connect_timeout(Some(nanos)).map_err(|_| invalid("the timeout"))?;
     options.set_first_byte_timeout(Some(nanos)).map_err(|_| invalid("the timeout"))?;
     let (request, _sent) = Request::new(fields, body, trailers, Some(options));
-    request.set_method(&outgoing.method).map_err(|()| invalid("the method"))?;
+    request.set_method(&method::to_wasi(&outgoing.method)).map_err(|()| invalid("the method"))?;
     request.set_scheme(Some(&scheme)).map_err(|()| invalid("the scheme"))?;
     request.set_authority(Some(authority)).map_err(|()| invalid("the authority"))?;
     request.set_path_with_query(Some(outgoing.path)).map_err(|()| invalid("the path"))?;

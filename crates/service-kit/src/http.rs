@@ -1,20 +1,22 @@
 //! HTTP in and out: plain requests and replies on our side, WASI streams on the host's.
 
-mod client;
-mod entry;
+pub use crate::host::{send, serve};
 
-pub use client::{Answer, Outgoing, SendError, send};
-pub use entry::serve;
+use std::time::Duration;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use settle_ports::CallContext;
 
+use crate::context;
+use crate::ports::GuestWorld;
 use crate::problem::{Kind, Problem};
 
 /// Largest request body.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Largest answer of another service that is read.
+pub(crate) const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
 /// A request, read whole.
 #[derive(Clone, Debug)]
@@ -67,6 +69,37 @@ impl Call {
         Ok(values)
     }
 }
+
+/// Methods of WASI's generated type, which each edition has its own of, and back.
+macro_rules! methods {
+    ($wasi:ty) => {
+        mod method {
+            use http::Method;
+            type Wasi = $wasi;
+
+            pub fn from_wasi(method: &Wasi) -> Method {
+                match method {
+                    Wasi::Get => Method::GET,
+                    Wasi::Head => Method::HEAD,
+                    Wasi::Post => Method::POST,
+                    Wasi::Put => Method::PUT,
+                    Wasi::Delete => Method::DELETE,
+                    Wasi::Connect => Method::CONNECT,
+                    Wasi::Options => Method::OPTIONS,
+                    Wasi::Trace => Method::TRACE,
+                    Wasi::Patch => Method::PATCH,
+                    Wasi::Other(name) => Method::from_bytes(name.as_bytes()).unwrap_or(Method::TRACE),
+                }
+            }
+
+            /// Our own calls read or post.
+            pub fn to_wasi(method: &Method) -> Wasi {
+                if *method == Method::GET { Wasi::Get } else { Wasi::Post }
+            }
+        }
+    };
+}
+pub(crate) use methods;
 
 /// Fields of `application/x-www-form-urlencoded` text (a query, or a form's body).
 pub fn form_fields(text: &str) -> Result<Vec<(String, String)>, Problem> {
@@ -150,6 +183,89 @@ impl Reply {
         self.headers.push((name.to_owned(), value.into().into_bytes()));
         self
     }
+}
+
+/// A request to another service.
+#[derive(Clone, Debug)]
+pub struct Outgoing<'a> {
+    pub method: Method,
+    /// `http://authority`, without a path.
+    pub origin: &'a str,
+    pub path: &'a str,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    pub timeout: Duration,
+}
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+    pub trailers: HeaderMap,
+}
+
+/// No answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The request did not leave, or nobody took it.
+    #[error("not sent: {0}")]
+    NotSent(String),
+    /// It may have been carried out.
+    #[error("no answer: {0}")]
+    OutcomeUnknown(String),
+}
+
+/// A request as the host hands it over, its body apart.
+pub(crate) struct Head {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub headers: HeaderMap,
+}
+
+/// Lets `route` answer a request.
+pub(crate) async fn answer<F, R>(
+    head: Head,
+    body: Result<Vec<u8>, Problem>,
+    world: GuestWorld,
+    route: F,
+) -> Reply
+where
+    F: FnOnce(Call) -> R,
+    R: Future<Output = Reply>,
+{
+    let Head { method, target, headers } = head;
+    let context = context::of_request(&headers, &world);
+    let correlation_id = context.correlation_id.clone();
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let (path, query) = (own_path(path, world.service).to_owned(), query.to_owned());
+    let reply = match body {
+        Ok(body) => route(Call { method, path, query, headers, body, context }).await,
+        Err(problem) => Reply::problem(&problem, &correlation_id),
+    };
+    reply.header(context::CORRELATION_ID, correlation_id)
+}
+
+/// Hosts with one listener for all services put the service's name before its paths.
+fn own_path<'a>(path: &'a str, service: &str) -> &'a str {
+    let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
+    rest.filter(|rest| rest.starts_with('/')).unwrap_or(path)
+}
+
+pub(crate) fn header_map(fields: Vec<(String, Vec<u8>)>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for (name, value) in fields {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(&value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+pub(crate) fn too_large() -> Problem {
+    Problem::new(Kind::BodyTooLarge, format!("A body has at most {BODY_BYTES_MAX} bytes."))
 }
 
 #[cfg(test)]

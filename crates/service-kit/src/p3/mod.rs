@@ -1,0 +1,67 @@
+//! A host of WASI 0.3 with our ports.
+
+mod client;
+mod database;
+mod entry;
+mod limiter;
+
+use std::time::Duration;
+
+pub use client::send;
+pub use database::SqlDatabase;
+pub use entry::serve;
+pub use limiter::HostLimiter;
+pub use wasip3::random::random::get_random_u64 as random;
+
+use bindings::settle::config::store;
+
+/// Generated from `wit/`; a component that calls nothing of an interface does not import it.
+#[allow(unsafe_code, clippy::all, clippy::pedantic, clippy::restriction, clippy::indexing_slicing)]
+mod bindings {
+    wasip3::wit_bindgen::generate!({
+        inline: "package settle:service-kit;
+                 world imports {
+                     import settle:sql/database@0.1.0;
+                     import settle:config/store@0.1.0;
+                     import settle:limits/limiter@0.1.0;
+                 }",
+        path: ["../../wit/sql", "../../wit/config", "../../wit/limits"],
+        runtime_path: "wasip3::wit_bindgen::rt",
+        generate_all,
+    });
+}
+
+crate::http::methods!(wasip3::http::types::Method);
+
+/// Makes `$component` answer HTTP by `$route`.
+#[macro_export]
+macro_rules! http_service {
+    ($component:ident, $world:expr, $route:path) => {
+        #[allow(unsafe_code)]
+        mod http_service {
+            use super::$component;
+            $crate::wasip3::http::service::export!($component with_types_in $crate::wasip3);
+        }
+        impl $crate::wasip3::exports::http::handler::Guest for $component {
+            async fn handle(
+                request: $crate::wasip3::http::types::Request,
+            ) -> Result<$crate::wasip3::http::types::Response, $crate::wasip3::http::types::ErrorCode> {
+                $crate::http::serve(request, $world, $route).await
+            }
+        }
+    };
+}
+
+/// Runs beside this request, and may outlive it.
+pub fn spawn(work: impl Future<Output = ()> + 'static) {
+    wasip3::wit_bindgen::spawn_local(work);
+}
+
+pub async fn sleep(wait: Duration) {
+    wasip3::clocks::monotonic_clock::wait_for(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)).await;
+}
+
+/// A setting's text; `Err` says why settings cannot be read.
+pub async fn setting(name: &str) -> Result<Option<String>, String> {
+    store::get(name.to_owned()).await.map_err(|store::Error::Unavailable(reason)| reason)
+}
