@@ -4,111 +4,12 @@
 
 use std::time::Duration;
 
-use settle_order_core::{Caller, IdempotencyClaim, Order, OrderError, Orders, SCHEMA, Settings, Status};
+use settle_order_core::{Caller, IdempotencyClaim, OrderError, Status};
 use settle_ports::{Database as _, Durability, World as _, sql};
-use settle_tests::native::{
-    CallFault, DbFault, FakePayments, NativeDb, TOTAL, TestLimiter, TestWorld, alice, context, request,
-};
-use settle_types::OrderId;
+use settle_tests::native::{CallFault, DbFault, TOTAL, alice, context, request};
+use settle_tests::shop::{LEASE, ORDER_DEADLINE, SECOND, Shop};
 
 use CallFault::{AnswerLost, Declined, NotSent, Pending};
-
-type Driver = Orders<TestWorld, NativeDb, FakePayments, TestLimiter>;
-
-const SECOND: Duration = Duration::from_secs(1);
-const LEASE: Duration = Duration::from_secs(15);
-const ORDER_DEADLINE: Duration = Duration::from_secs(60);
-
-/// A shop: a database, a payment service, and as many hosts as a test wants.
-struct Shop {
-    _folder: tempfile::TempDir,
-    world: TestWorld,
-    database: NativeDb,
-    payments: FakePayments,
-    limiter: TestLimiter,
-}
-
-impl Shop {
-    async fn open() -> Self {
-        let (folder, world) = (tempfile::tempdir().unwrap(), TestWorld::new());
-        let database = NativeDb::open(&folder.path().join("order.db"), &SCHEMA, &world).await;
-        Self {
-            _folder: folder,
-            world,
-            database,
-            payments: FakePayments::default(),
-            limiter: TestLimiter::default(),
-        }
-    }
-
-    fn host(&self, owner: &str) -> Driver {
-        let settings = Settings {
-            owner: owner.to_owned(),
-            exclusive: false,
-            order_deadline: ORDER_DEADLINE,
-            cancel_window: Duration::from_secs(3600),
-            fail_product: Some("fail-me".to_owned()),
-            slow_product: Some("slow-me".to_owned()),
-        };
-        let (world, database) = (self.world.clone(), self.database.clone());
-        Orders::new(world, database, self.payments.clone(), self.limiter.clone(), settings)
-    }
-
-    async fn place(&self, host: &Driver, product: &str) -> Result<Order, OrderError> {
-        let placed = host.place(&context(&self.world), request(product), None).await;
-        placed.map(|placed| placed.order)
-    }
-
-    async fn read(&self, host: &Driver, id: OrderId) -> Order {
-        host.read(&context(&self.world), &alice(), id).await.unwrap()
-    }
-
-    /// Resumes what is due, again and again, until nothing is open or an hour has passed.
-    async fn recover(&self, host: &Driver) {
-        for _ in 0..3600 {
-            // A round may meet a fault of the test; the next one goes on.
-            let _ = host.resume_due(16).await;
-            if self.open_sagas().await == 0 {
-                return;
-            }
-            self.world.advance(SECOND);
-        }
-        panic!("sagas are still open: {:?}", host.sagas(None, 10).await);
-    }
-
-    async fn open_sagas(&self) -> i64 {
-        self.count("SELECT count(*) FROM orders WHERE due_at IS NOT NULL").await
-    }
-
-    async fn count(&self, text: &'static str) -> i64 {
-        self.database.query(sql(text)).await.unwrap().rows[0].int(0).unwrap()
-    }
-
-    async fn only_order(&self) -> OrderId {
-        let found = self.database.query(sql("SELECT id FROM orders")).await.unwrap();
-        assert_eq!(found.rows.len(), 1);
-        found.rows[0].parse(0, "an id").unwrap()
-    }
-
-    /// Money taken and given back for an order.
-    fn money(&self, id: OrderId) -> (i64, i64) {
-        self.payments.kept.borrow().get(&format!("{id}/charge")).copied().unwrap_or((0, 0))
-    }
-
-    fn calls(&self) -> Vec<&'static str> {
-        self.payments.calls.borrow().clone()
-    }
-
-    /// Completed orders keep their money; the others have given all of it back.
-    fn assert_fair(&self, order: &Order) {
-        let (taken, returned) = self.money(order.id);
-        match order.status {
-            Status::Completed => assert_eq!((taken, returned), (TOTAL, 0), "{order:?}"),
-            Status::PaymentFailed | Status::Cancelled => assert_eq!(taken, returned, "{order:?}"),
-            other => panic!("not ended: {other:?}"),
-        }
-    }
-}
 
 fn claim(shop: &Shop, key: u8, fingerprint: u8) -> IdempotencyClaim {
     let expires_at = shop.world.now().plus(Duration::from_secs(24 * 3600));
@@ -440,6 +341,30 @@ async fn a_zombie_owner_writes_nothing_after_a_takeover() {
     assert!(matches!(written, Err(settle_order_core::StoreError::Stale)));
     assert_eq!(shop.count("SELECT count(*) FROM order_journal").await, rows);
     assert_eq!(shop.read(&successor, order.id).await, ended);
+}
+
+#[tokio::test]
+async fn a_journal_that_lost_entries_gets_no_hole() {
+    // A database server crashes and loses what was relaxed; a host still holds it in memory.
+    let shop = Shop::open().await;
+    let host = shop.host("one");
+    let order = shop.place(&host, "book").await.unwrap();
+    assert_eq!(order.status, Status::Completed);
+    let mut held = host.store.saga(order.id).await.unwrap();
+    let lost = ["DELETE FROM order_journal WHERE seq > 0", "DELETE FROM order_outbox WHERE seq > 0"];
+    for statement in lost {
+        shop.database.execute(vec![sql(statement)], Durability::Durable).await.unwrap();
+    }
+    let rewind = sql("UPDATE orders SET status = 'payment_pending', payment_id = NULL, due_at = 0");
+    shop.database.execute(vec![rewind], Durability::Durable).await.unwrap();
+    held.record(settle_order_core::Event::CancelRequested { by: order.user_id.clone() }, shop.world.now())
+        .unwrap();
+    let lease = settle_order_core::Lease { owner: "one", until: shop.world.now() };
+    let written = host.store.append(&order, &held, lease, &context(&shop.world), Durability::Durable).await;
+    assert!(matches!(written, Err(settle_order_core::StoreError::Stale)), "{written:?}");
+    assert_eq!(shop.count("SELECT count(*) FROM order_journal").await, 1);
+    shop.recover(&host).await;
+    assert_eq!(shop.read(&host, order.id).await.status, Status::Completed);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::config::Settings;
 use crate::http::outbound::Outbound;
 use crate::limits::Limits;
 use crate::sql::Granted;
+use crate::world::World;
 
 /// Most memory of one instance. A password hash alone needs 19 MiB.
 const MEMORY_BYTES_MAX: usize = 64 << 20;
@@ -23,6 +24,7 @@ pub struct Grants {
     pub settings: Settings,
     pub limits: Arc<Limits>,
     pub outbound: Outbound,
+    pub world: Arc<dyn World>,
 }
 
 /// The data of one store.
@@ -38,7 +40,7 @@ pub struct Ctx {
 }
 
 impl Ctx {
-    /// No files, no sockets, no environment: only clocks, randomness, stderr and the grants.
+    /// No files, no sockets, no environment: only the world and the grants.
     pub fn new(grants: &Grants) -> Self {
         let store_limits = StoreLimitsBuilder::new()
             .memory_size(MEMORY_BYTES_MAX)
@@ -50,7 +52,7 @@ impl Ctx {
             settings: grants.settings.clone(),
             limits: grants.limits.clone(),
             outbound: grants.outbound.clone(),
-            wasi: WasiCtx::builder().inherit_stderr().build(),
+            wasi: grants.world.wasi(),
             http: WasiHttpCtx::new(),
             store_limits,
         }

@@ -15,5 +15,7 @@ pub mod manifest;
 pub mod recovery;
 pub mod secrets;
 pub mod service;
+pub mod sim;
 pub mod sql;
 pub mod up;
+pub mod world;

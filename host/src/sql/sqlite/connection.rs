@@ -121,6 +121,29 @@ impl Guarded {
         outcome
     }
 
+    /// The statements of one call, in a transaction that the caller holds: any error rolls it back.
+    pub fn run_all(&self, statements: &[Statement]) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes = Vec::with_capacity(statements.len());
+        for (statement, index) in statements.iter().zip(0..) {
+            let mut outcome = self.run(statement)?;
+            let rows = if outcome.affected > 0 { outcome.affected } else { outcome.rows.len() as u64 };
+            if statement.expect.is_some_and(|expected| expected != rows) {
+                return Err(Error::Unmet(index));
+            }
+            if statements.len() > 1 {
+                // As on PostgreSQL, where the statements of a call become one.
+                let writes = outcome.affected > 0 || !starts_with_select(&statement.sql);
+                if writes && !outcome.columns.is_empty() {
+                    let text = "a statement that returns rows stands alone in its call";
+                    return Err(Error::Invalid(text.to_owned()));
+                }
+                outcome.rows.clear();
+            }
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
     fn run_guarded(&self, statement: &Statement) -> Result<Outcome, Error> {
         let mut prepared = self.connection.prepare_cached(&statement.sql).map_err(error_of)?;
         let (wanted, given) = (prepared.parameter_count(), statement.params.len());
@@ -205,4 +228,8 @@ pub fn error_of(error: rusqlite::Error) -> Error {
         ) => Error::NotApplied(text),
         _ => Error::Invalid(text),
     }
+}
+
+fn starts_with_select(sql: &str) -> bool {
+    sql.trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
 }

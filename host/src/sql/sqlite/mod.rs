@@ -3,7 +3,7 @@
 //! `writer.rs` owns the only connection that writes. `reader.rs` owns the ones that read.
 //! `connection.rs` opens both and runs one statement within its budget.
 
-mod connection;
+pub mod connection;
 mod reader;
 mod writer;
 

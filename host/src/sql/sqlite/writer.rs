@@ -225,7 +225,7 @@ impl Committer {
         if shared {
             control("SAVEPOINT call")?;
         }
-        let failure = match self.run_statements(&call.statements) {
+        let failure = match self.connection.run_all(&call.statements) {
             Ok(outcomes) => {
                 if shared {
                     control("RELEASE call")?;
@@ -245,29 +245,6 @@ impl Committer {
         control("RELEASE call")?;
         Ok(Err(failure))
     }
-
-    fn run_statements(&self, statements: &[Statement]) -> Result<Vec<Outcome>, Error> {
-        let mut outcomes = Vec::with_capacity(statements.len());
-        for (statement, index) in statements.iter().zip(0..) {
-            let mut outcome = self.connection.run(statement)?;
-            let rows = if outcome.affected > 0 { outcome.affected } else { outcome.rows.len() as u64 };
-            if statement.expect.is_some_and(|expected| expected != rows) {
-                return Err(Error::Unmet(index));
-            }
-            if statements.len() > 1 {
-                // As on PostgreSQL, where the statements of a call become one.
-                let writes = outcome.affected > 0 || !starts_with_select(&statement.sql);
-                if writes && !outcome.columns.is_empty() {
-                    let text = "a statement that returns rows stands alone in its call";
-                    return Err(Error::Invalid(text.to_owned()));
-                }
-                outcome.rows.clear();
-            }
-            outcomes.push(outcome);
-        }
-        Ok(outcomes)
-    }
-
     fn set_sync(&mut self, sync: bool) -> rusqlite::Result<()> {
         if self.synced != sync {
             // NORMAL in WAL mode: no fsync at COMMIT; the log's order stays.
@@ -310,8 +287,4 @@ fn refuse_with(calls: Vec<Job>, error: &Error) {
     for call in calls {
         let _ = call.reply.send(Err(error.clone()));
     }
-}
-
-fn starts_with_select(sql: &str) -> bool {
-    sql.trim_start().get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
 }

@@ -1,0 +1,294 @@
+//! Simulated machines: each runs the whole application, dies, and comes back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use wasmtime::Engine;
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use super::network::SimNetwork;
+use super::storage::{Disk, SimDatabase};
+use super::{Fault, Sim, SimWorld, lock};
+use crate::guest::Ctx;
+use crate::manifest::Manifest;
+use crate::service::{Refusal, Service, Services};
+use crate::sql::Backend;
+use crate::up::{grants, link, load_components};
+use crate::world::World;
+use crate::{engine, recovery};
+
+/// Longest time that a machine is down or cut off.
+const AWAY_MILLIS_MAX: u64 = 20_000;
+/// Furthest that a wall clock is off.
+const SKEW_MILLIS_MAX: u64 = 30_000;
+
+/// A loaded application; simulations share it.
+pub struct Application {
+    manifest: Manifest,
+    linker: Linker<Ctx>,
+    components: BTreeMap<String, Component>,
+    pub digests: BTreeMap<String, String>,
+}
+
+impl Application {
+    /// Errors: the manifest or a component cannot be read or compiled.
+    pub fn load(manifest: &Path, cache: &Path) -> Result<Self> {
+        let manifest = Manifest::read(manifest)?;
+        let engine: Engine = engine::engine()?;
+        let linker = engine::linker(&engine)?;
+        let (mut components, mut digests) = (BTreeMap::new(), BTreeMap::new());
+        for (name, _, loaded) in load_components(&manifest, &engine, cache)? {
+            digests.insert(name.clone(), loaded.sha256);
+            components.insert(name, loaded.component);
+        }
+        Ok(Self { manifest, linker, components, digests })
+    }
+
+    /// An empty disk for every database that the manifest grants; `sturdy` ones never lose power.
+    pub fn disks(&self, sturdy: &[&str]) -> Result<BTreeMap<String, Arc<Disk>>> {
+        let granted =
+            self.manifest.component.values().flat_map(|component| component.limits().databases.clone());
+        granted
+            .map(|name| Ok((name.clone(), Arc::new(Disk::new(&name, sturdy.contains(&name.as_str()))?))))
+            .collect()
+    }
+}
+
+/// One life of a machine, from start to crash. What is left of it after the crash has no effect:
+/// its host calls never return.
+pub struct Life {
+    sim: Arc<Sim>,
+    pub machine: usize,
+    dead: AtomicBool,
+    died: Notify,
+    /// Asked for by a fault in one of its own calls.
+    dying: Arc<Notify>,
+}
+
+impl Life {
+    /// A host call begins. The machine may die here.
+    pub async fn call(&self, what: &str) -> u64 {
+        self.live_on().await;
+        let number = self.sim.next_call();
+        self.sim.tell(format!("#{number} m{} {what}", self.machine));
+        self.called().await;
+        number
+    }
+
+    /// A host call has had its effect, and is not answered yet. The machine may die here.
+    pub async fn called(&self) {
+        if self.sim.strikes(Fault::HostCrash) {
+            self.sim.took_effect(Fault::HostCrash);
+            self.dying.notify_one();
+            self.dead.store(true, Ordering::Relaxed);
+        }
+        self.live_on().await;
+    }
+
+    pub async fn wait(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+        self.live_on().await;
+    }
+
+    /// Returns unless this life is over.
+    async fn live_on(&self) {
+        if self.dead.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Running {
+    life: Arc<Life>,
+    services: Services,
+    recovery: JoinSet<()>,
+    _stop: watch::Sender<bool>,
+}
+
+/// One machine with the whole application.
+pub struct Machine {
+    pub number: usize,
+    sim: Arc<Sim>,
+    application: Arc<Application>,
+    disks: BTreeMap<String, Arc<Disk>>,
+    values: BTreeMap<String, String>,
+    world: Arc<SimWorld>,
+    all: Arc<Mutex<Vec<Arc<Machine>>>>,
+    running: Mutex<Option<Running>>,
+    cut_off: AtomicBool,
+    dying: Arc<Notify>,
+    lives: std::sync::atomic::AtomicU64,
+}
+
+impl Machine {
+    pub fn new(
+        number: usize,
+        sim: &Arc<Sim>,
+        application: &Arc<Application>,
+        disks: &BTreeMap<String, Arc<Disk>>,
+        values: &BTreeMap<String, String>,
+        all: &Arc<Mutex<Vec<Arc<Machine>>>>,
+        loud: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            number,
+            sim: sim.clone(),
+            application: application.clone(),
+            disks: disks.clone(),
+            values: values.clone(),
+            world: Arc::new(SimWorld::new(sim.clone(), loud)),
+            all: all.clone(),
+            running: Mutex::new(None),
+            cut_off: AtomicBool::new(false),
+            dying: Arc::new(Notify::new()),
+            lives: std::sync::atomic::AtomicU64::new(0),
+        })
+    }
+
+    /// Starts the application.
+    pub fn start(self: &Arc<Self>) -> Result<()> {
+        let life = Arc::new(Life {
+            sim: self.sim.clone(),
+            machine: self.number,
+            dead: AtomicBool::new(false),
+            died: Notify::new(),
+            dying: self.dying.clone(),
+        });
+        let lives = self.lives.fetch_add(1, Ordering::Relaxed);
+        let mut values = self.values.clone();
+        values.insert("host_run_id".to_owned(), format!("machine-{}-life-{lives}", self.number));
+        let values =
+            self.application.manifest.values("production", &values.into_iter().collect::<Vec<_>>())?;
+        let network =
+            Arc::new(SimNetwork { sim: self.sim.clone(), life: life.clone(), machines: self.all.clone() });
+        let (mut services, mut recovery) = (HashMap::new(), JoinSet::new());
+        let (stop, stopped) = watch::channel(false);
+        for (name, component) in &self.application.manifest.component {
+            let open = |database: &str| -> Result<Arc<dyn Backend>> {
+                let disk = self.disks.get(database).context("no such disk")?.clone();
+                let database = SimDatabase { sim: self.sim.clone(), disk, life: life.clone() };
+                Ok(Arc::new(Arc::new(database)))
+            };
+            let world: Arc<dyn World> = self.world.clone();
+            let grants =
+                grants(&self.application.manifest, component, &values, &open, network.clone(), world)?;
+            let compiled = self.application.components.get(name).context("not loaded")?;
+            let service = Arc::new(link(name, &self.application.linker, compiled, grants, component)?);
+            if component.limits().recovery {
+                recovery.spawn(recovery::run(service.clone(), stopped.clone()));
+            }
+            services.insert(name.clone(), service);
+        }
+        self.sim.tell(format!("m{} starts", self.number));
+        *lock(&self.running) = Some(Running { life, services, recovery, _stop: stop });
+        Ok(())
+    }
+
+    /// Power off. Answers whether it was on.
+    pub fn crash(&self) -> bool {
+        let Some(mut running) = lock(&self.running).take() else { return false };
+        self.sim.tell(format!("m{} dies", self.number));
+        running.life.dead.store(true, Ordering::Relaxed);
+        running.life.died.notify_waiters();
+        running.recovery.abort_all();
+        true
+    }
+
+    /// Lets things happen to this machine until the simulation ends: it dies and comes back, is cut
+    /// off and found again, its clock jumps.
+    pub async fn live(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.dying.notified() => {}
+                () = tokio::time::sleep(Duration::from_millis(100)) => {
+                    self.weather().await;
+                    continue;
+                }
+            }
+            if self.crash() {
+                self.come_back().await;
+            }
+        }
+    }
+
+    async fn weather(self: &Arc<Self>) {
+        if self.sim.strikes(Fault::AllCrash) {
+            self.sim.took_effect(Fault::AllCrash);
+            let machines = lock(&self.all).clone();
+            for machine in machines {
+                machine.dying.notify_one();
+            }
+        }
+        if self.sim.strikes(Fault::ClockJump) {
+            let skew = self.sim.below(2 * SKEW_MILLIS_MAX).cast_signed() - SKEW_MILLIS_MAX.cast_signed();
+            self.sim.tell(format!("m{} clock is off by {skew} ms", self.number));
+            self.world.set_skew(skew);
+            self.sim.took_effect(Fault::ClockJump);
+        }
+        if self.sim.strikes(Fault::Partition) {
+            self.sim.tell(format!("m{} is cut off", self.number));
+            self.cut_off.store(true, Ordering::Relaxed);
+            let machine = self.clone();
+            let away = Duration::from_millis(self.sim.below(AWAY_MILLIS_MAX));
+            tokio::spawn(async move {
+                tokio::time::sleep(away).await;
+                machine.cut_off.store(false, Ordering::Relaxed);
+            });
+        }
+    }
+
+    async fn come_back(self: &Arc<Self>) {
+        tokio::time::sleep(Duration::from_millis(self.sim.below(AWAY_MILLIS_MAX))).await;
+        if let Err(error) = self.start() {
+            // It started before with the same bytes.
+            self.sim.tell(format!("m{} does not start: {error:#}", self.number));
+        }
+    }
+
+    /// The clock is right again, and nothing is cut off.
+    pub fn heal(&self) {
+        self.world.set_skew(0);
+        self.cut_off.store(false, Ordering::Relaxed);
+    }
+
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Lets a service answer; a machine that is off or dies answers nothing.
+    pub async fn answer(
+        &self,
+        service: &str,
+        request: http::Request<WasiBody>,
+    ) -> Result<http::Response<WasiBody>, Error> {
+        let found = lock(&self.running)
+            .as_ref()
+            .map(|running| (running.life.clone(), running.services.get(service).cloned()));
+        let Some((life, Some(service))) = found else { return Err(Error::ConnectionRefused) };
+        tokio::select! {
+            biased;
+            () = life.died.notified() => Err(Error::ConnectionTerminated),
+            answered = answer(service, request) => answered,
+        }
+    }
+}
+
+async fn answer(
+    service: Arc<Service>,
+    request: http::Request<WasiBody>,
+) -> Result<http::Response<WasiBody>, Error> {
+    service.call(request).await.map_err(|refusal| match refusal {
+        Refusal::Busy => Error::ConnectionLimitReached,
+        Refusal::BodyTooLarge => Error::HttpRequestBodySize(None),
+        Refusal::TimedOut => Error::HttpResponseTimeout,
+        Refusal::Failed(_) => Error::ConnectionTerminated,
+    })
+}

@@ -1,0 +1,172 @@
+//! Databases that lose what was not fsynced, refuse, stall, and leave writes in doubt.
+//!
+//! A disk belongs to the world and outlives machines, as a database server does; every machine
+//! reaches it through a `SimDatabase` of its own.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::machine::Life;
+use super::{EPOCH_MILLIS, Fault, Sim, lock};
+use crate::sql::sqlite::OpenError;
+use crate::sql::sqlite::connection::{Guarded, error_of, open};
+use crate::sql::{Answer, Backend, Dialect, Durability, Error, Outcome, Statement, Value};
+
+/// One database's contents, in memory.
+pub struct Disk {
+    name: String,
+    /// Never loses power: another company's.
+    sturdy: bool,
+    contents: Mutex<Contents>,
+}
+
+struct Contents {
+    live: Guarded,
+    /// Every call that wrote, in order; the first `synced` of them survive a crash.
+    written: Vec<Vec<Statement>>,
+    synced: usize,
+    crashes: u64,
+}
+
+impl Disk {
+    pub fn new(name: &str, sturdy: bool) -> Result<Self, OpenError> {
+        let live = open(Path::new(":memory:"), false)?;
+        let contents = Contents { live, written: Vec::new(), synced: 0, crashes: 0 };
+        Ok(Self { name: name.to_owned(), sturdy, contents: Mutex::new(contents) })
+    }
+
+    /// Reads as a checker does: no faults, no time.
+    pub fn read(&self, sql: &str) -> Result<Vec<Vec<Value>>, Error> {
+        let statement = Statement { sql: sql.to_owned(), params: vec![], expect: None };
+        lock(&self.contents).live.run(&statement).map(|outcome| outcome.rows)
+    }
+
+    fn write(&self, statements: Vec<Statement>, durability: Durability) -> Result<Vec<Outcome>, Error> {
+        let mut contents = lock(&self.contents);
+        let outcomes = contents.live.commit(&statements)?;
+        contents.written.push(statements);
+        if durability == Durability::Durable {
+            contents.synced = contents.written.len();
+        }
+        Ok(outcomes)
+    }
+
+    /// The machine below loses power: some of what was not synced is gone. Answers how much.
+    fn crash(&self, sim: &Sim) -> Result<usize, Error> {
+        let mut contents = lock(&self.contents);
+        let unsynced = contents.written.len() - contents.synced;
+        let survive = usize::try_from(sim.below(unsynced as u64 + 1)).unwrap_or(0);
+        let keep = contents.synced + survive;
+        contents.written.truncate(keep);
+        contents.synced = keep;
+        contents.crashes += 1;
+        let live =
+            open(Path::new(":memory:"), false).map_err(|error| Error::NotApplied(error.to_string()))?;
+        for statements in &contents.written {
+            live.commit(statements)?;
+        }
+        contents.live = live;
+        Ok(unsynced - survive)
+    }
+
+    fn crashes(&self) -> u64 {
+        lock(&self.contents).crashes
+    }
+}
+
+impl Guarded {
+    fn commit(&self, statements: &[Statement]) -> Result<Vec<Outcome>, Error> {
+        let control = |sql: &str| self.connection.execute_batch(sql).map_err(error_of);
+        control("BEGIN IMMEDIATE")?;
+        let done = self.run_all(statements);
+        control(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        done
+    }
+}
+
+/// One machine's way to a disk.
+pub struct SimDatabase {
+    pub sim: Arc<Sim>,
+    pub disk: Arc<Disk>,
+    pub life: Arc<Life>,
+}
+
+impl SimDatabase {
+    async fn query(self: Arc<Self>, statement: Statement) -> Result<Outcome, Error> {
+        let (sim, life) = (&self.sim, &self.life);
+        life.call(&format!("{} read", self.disk.name)).await;
+        life.wait(sim.latency()).await;
+        if sim.strikes(Fault::StorageRefuses) {
+            sim.took_effect(Fault::StorageRefuses);
+            return Err(Error::NotApplied("simulated: unavailable".to_owned()));
+        }
+        let outcome = lock(&self.disk.contents).live.run(&statement);
+        life.wait(sim.latency()).await;
+        outcome
+    }
+
+    async fn execute(
+        self: Arc<Self>,
+        statements: Vec<Statement>,
+        durability: Durability,
+    ) -> Result<Vec<Outcome>, Error> {
+        let (sim, life, disk) = (&self.sim, &self.life, &self.disk);
+        let number = life.call(&format!("{} write {durability:?}", disk.name)).await;
+        if sim.strikes(Fault::StorageSlow) {
+            sim.took_effect(Fault::StorageSlow);
+            life.wait(Duration::from_millis(500 + sim.below(4_000))).await;
+        }
+        life.wait(sim.latency()).await;
+        if !disk.sturdy && sim.strikes(Fault::StorageCrash) {
+            let lost = disk.crash(sim)?;
+            sim.tell(format!("{} crashes, {lost} writes lost", disk.name));
+            if lost > 0 {
+                sim.took_effect(Fault::StorageCrash);
+            }
+        }
+        if sim.strikes(Fault::StorageRefuses) {
+            sim.took_effect(Fault::StorageRefuses);
+            return Err(Error::NotApplied("simulated: refused".to_owned()));
+        }
+        if sim.strikes(Fault::StorageUnknownNotDone) {
+            sim.took_effect(Fault::StorageUnknownNotDone);
+            return Err(Error::OutcomeUnknown("simulated: not done".to_owned()));
+        }
+        let done = disk.write(statements, durability);
+        let shown = done.as_ref().map_or_else(|error| format!("{error:?}"), |_| "ok".to_owned());
+        sim.tell(format!("#{number} {} {shown}", disk.name));
+        if done.is_ok() && sim.strikes(Fault::StorageUnknownDone) {
+            sim.took_effect(Fault::StorageUnknownDone);
+            return Err(Error::OutcomeUnknown("simulated: done".to_owned()));
+        }
+        let crashes = disk.crashes();
+        life.called().await;
+        life.wait(sim.latency()).await;
+        if disk.crashes() != crashes {
+            // The answer was on its way when the server died.
+            return Err(Error::OutcomeUnknown("simulated: the server died".to_owned()));
+        }
+        done
+    }
+}
+
+impl Backend for Arc<SimDatabase> {
+    fn query(&self, statement: Statement) -> Answer<Outcome> {
+        Box::pin(self.clone().query(statement))
+    }
+
+    fn execute(&self, statements: Vec<Statement>, durability: Durability) -> Answer<Vec<Outcome>> {
+        Box::pin(self.clone().execute(statements, durability))
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    /// The server's clock is right.
+    fn now(&self) -> Answer<u64> {
+        let millis = u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Box::pin(std::future::ready(Ok(EPOCH_MILLIS.saturating_add(millis))))
+    }
+}

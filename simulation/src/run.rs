@@ -1,0 +1,138 @@
+//! One run: a seed becomes a world, machines, clients, and a verdict.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Result;
+use settle_host::sim::{self, Application, Counts, EPOCH_MILLIS, Machine, Profile, Sim};
+use settle_token::{Claims, Role, Signer};
+
+use crate::checker;
+use crate::workload::{Clients, Notes};
+
+const SIGNING_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+/// Users who place orders.
+const USERS: u64 = 3;
+/// Virtual time that orders have to end in, once nothing goes wrong any more.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// What is simulated.
+#[derive(Clone)]
+pub struct Plan {
+    pub orders: u64,
+    pub machines: usize,
+    pub profile: Profile,
+    /// Keep the history and show the guests' log.
+    pub loud: bool,
+}
+
+/// What came of one seed.
+pub struct Verdict {
+    pub seed: u64,
+    pub violations: Vec<String>,
+    pub digest: String,
+    pub counts: Counts,
+    pub calls: u64,
+    /// Orders by their last status.
+    pub ends: BTreeMap<String, u64>,
+    pub timeline: Vec<String>,
+}
+
+/// Simulates one seed.
+///
+/// Errors: the runtime or the application does not start; a violation is no error.
+pub fn simulate(application: &Arc<Application>, plan: &Plan, seed: u64) -> Result<Verdict> {
+    sim::run(run(application.clone(), plan.clone(), seed))?
+}
+
+async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Verdict> {
+    let sim = Sim::new(seed, plan.profile.clone(), plan.loud);
+    let disks = application.disks(&["acquirer"])?;
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let values = settings();
+    let machines: Vec<Arc<Machine>> = (0..plan.machines)
+        .map(|number| Machine::new(number, &sim, &application, &disks, &values, &all, plan.loud))
+        .collect();
+    if let Ok(mut all) = all.lock() {
+        all.extend(machines.iter().cloned());
+    }
+    for machine in &machines {
+        machine.start()?;
+        tokio::spawn(machine.clone().live());
+    }
+    let users: Vec<String> = (0..USERS).map(user_id).collect();
+    let tokens = users.iter().map(|user| token(user)).collect::<Result<Vec<_>>>()?;
+    let notes = Mutex::new(Notes::default());
+    let clients =
+        Arc::new(Clients { sim: sim.clone(), machines: machines.clone(), tokens: Arc::new(tokens), notes });
+    let mut working = tokio::task::JoinSet::new();
+    for number in 0..plan.orders {
+        working.spawn(clients.clone().order(number));
+    }
+    while working.join_next().await.is_some() {}
+    sim.tell("calm");
+    sim.calm_down();
+    for machine in &machines {
+        machine.heal();
+    }
+    let calm = sim.elapsed();
+    let mut open = true;
+    while open && sim.elapsed() - calm < SETTLE_TIME_MAX {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        open = checker::open_orders(&disks)? > 0;
+    }
+    // Late duplicates and recoveries end too.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let mut violations = checker::violations(&disks, &clients.notes(), &users)?;
+    if open {
+        violations.push(format!("orders are open {SETTLE_TIME_MAX:?} after the last fault"));
+    }
+    let digest = sim.digest();
+    if plan.loud {
+        for line in checker::journal(&disks)? {
+            sim.tell(format!("journal {line}"));
+        }
+    }
+    let counts = "SELECT status, count(*) FROM orders GROUP BY status";
+    let ends = checker::tally(&disks, counts)?;
+    Ok(Verdict {
+        seed,
+        violations,
+        digest,
+        counts: sim.counts(),
+        calls: sim.calls(),
+        ends,
+        timeline: sim.lines(),
+    })
+}
+
+fn settings() -> BTreeMap<String, String> {
+    let rows = [
+        ("token_signing_key", SIGNING_KEY),
+        ("order_client_secret", "a-long-shared-secret-of-the-order-service"),
+        ("simulate_fail_product", "fail-me"),
+        ("database_exclusive", "false"),
+        ("recovery_by_traffic", "false"),
+    ];
+    rows.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn user_id(number: u64) -> String {
+    format!("00000000-0000-7000-8000-{number:012}")
+}
+
+/// As identity would issue it; users are not what is simulated.
+fn token(user: &str) -> Result<String> {
+    let issued = EPOCH_MILLIS / 1000 - 3600;
+    let claims = Claims {
+        iss: "settle-identity".to_owned(),
+        sub: user.to_owned(),
+        aud: settle_token::Audience("settle".to_owned()),
+        exp: issued + 48 * 3600,
+        iat: issued,
+        jti: user.to_owned(),
+        role: Role::User,
+    };
+    Ok(Signer::ed25519(SIGNING_KEY)?.sign(&claims)?)
+}
