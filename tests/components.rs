@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use settle_host::engine::{self, Source};
 use settle_host::guest::{Ctx, Grants};
-use settle_host::http::outbound::{Network, Outbound};
+use settle_host::http::outbound::{Connections, Outbound};
 use settle_host::limits::Limits;
 use settle_host::sql::Backend;
 use settle_host::sql::sqlite::Sqlite;
@@ -121,7 +121,8 @@ impl Bench {
             databases: Arc::new(HashMap::from([(name.to_owned(), database)])),
             settings: Arc::new(settings.collect()),
             limits: Arc::new(Limits::default()),
-            outbound: Outbound::new(Network::new(), Vec::new()),
+            outbound: Outbound::new(Connections::new(), Vec::new()),
+            world: Arc::new(settle_host::world::Real),
         };
         let mut store = Store::new(&self.engine, Ctx::new(&grants));
         store.set_epoch_deadline(1_000_000);

@@ -11,12 +11,12 @@ use crate::bindings::recovery::Recoverable;
 use crate::service::Service;
 
 /// Wait between two rounds.
-const ROUND_EVERY: Duration = Duration::from_millis(500);
+pub const ROUND_EVERY: Duration = Duration::from_millis(500);
 /// Sagas claimed in one round.
 const ROUND_SIZE: u32 = 64;
 
 /// Calls recovery of one service until `stop` turns true.
-pub async fn run(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+pub async fn run(service: Arc<Service>, every: Duration, mut stop: watch::Receiver<bool>) {
     let mut failing = false;
     loop {
         let more = match round(&service).await {
@@ -33,8 +33,9 @@ pub async fn run(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
                 false
             }
         };
-        let wait = if more { Duration::ZERO } else { ROUND_EVERY };
+        let wait = if more { Duration::ZERO } else { every };
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }

@@ -23,6 +23,7 @@ use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
 use crate::guest::{Ctx, Grants};
 use crate::http::outbound::{Answer, Local};
+use crate::world::World;
 
 /// Time that a request may take here; services answer within their own, shorter deadline.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(12);
@@ -192,7 +193,7 @@ impl HandlerState for State {
     async fn instantiate(&self) -> wasmtime::Result<Instance<Ctx, Expiry, Worker>> {
         let mut store = new_store(&self.engine, &self.grants);
         let proxy = self.pre.instantiate_async(&mut store).await?;
-        let state = Worker { name: self.name.clone() };
+        let state = Worker { name: self.name.clone(), world: self.grants.world.clone() };
         Ok(Instance { store, proxy, view: Ctx::http, expiration: Expiry::new(), state })
     }
 }
@@ -200,6 +201,7 @@ impl HandlerState for State {
 /// One instance's limits.
 struct Worker {
     name: String,
+    world: Arc<dyn World>,
 }
 
 impl WorkerState for Worker {
@@ -226,9 +228,8 @@ impl WorkerState for Worker {
     }
 
     fn drop(&self, _: Store<Ctx>, result: wasmtime::Result<()>) {
-        // The answers of the requests in it do not tell why the instance ended.
         if let Err(error) = result {
-            eprintln!("settle: an instance of `{}` ended: {error:#}", self.name);
+            self.world.instance_ended(&self.name, &error);
         }
     }
 }

@@ -72,7 +72,7 @@ pub async fn run(options: &Options) -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     for endpoint in &application.recovering {
-        tasks.spawn(recovery::run(endpoint.clone(), stopped.clone()));
+        tasks.spawn(recovery::run(endpoint.clone(), recovery::ROUND_EVERY, stopped.clone()));
     }
     let shown = table(&endpoints, &application, options);
     let ready = ready_json(&endpoints);

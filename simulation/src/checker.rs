@@ -70,6 +70,24 @@ pub fn tally(disks: &Disks, sql: &str) -> Result<BTreeMap<String, u64>> {
     Ok(rows.iter().map(pair).collect())
 }
 
+/// How the only order ended: status, what the acquirer keeps, what payment's ledger says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ending {
+    status: String,
+    kept: i64,
+    booked: i64,
+}
+
+pub fn ending(disks: &Disks) -> Result<Ending> {
+    let of = |database, sql| -> Result<Vec<String>> {
+        Ok(rows(disks, database, sql)?.into_iter().next().unwrap_or_default())
+    };
+    let order = of("order", "SELECT status FROM orders")?;
+    let charge = of("acquirer", "SELECT sum(captured_minor - returned_minor) FROM acquirer_charges")?;
+    let ledger = of("payment", "SELECT sum(amount_minor) FROM payment_ledger WHERE account = 'acquirer'")?;
+    Ok(Ending { status: cell(&order, 0).to_owned(), kept: number(&charge, 0), booked: number(&ledger, 0) })
+}
+
 /// The journal, one line an entry: what a timeline ends with.
 pub fn journal(disks: &Disks) -> Result<Vec<String>> {
     let sql = "SELECT order_id, seq, status, event FROM order_journal ORDER BY order_id, seq";

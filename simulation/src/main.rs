@@ -1,6 +1,7 @@
 //! `settle sim`: the shipped components in a simulated world, seed after seed.
 
 mod checker;
+mod matrix;
 mod run;
 mod workload;
 
@@ -39,6 +40,12 @@ struct Cli {
     /// Runs one seed, with the services' log and the timeline of every event.
     #[arg(long)]
     replay: Option<u64>,
+    /// Crashes at every host call of every path (`single`), and again in the recovery (`pairs`).
+    #[arg(long, value_parser = ["single", "pairs"])]
+    matrix: Option<String>,
+    /// With --matrix: every case, a line each.
+    #[arg(long)]
+    list: bool,
     /// The summary as JSON.
     #[arg(long)]
     json: bool,
@@ -79,6 +86,9 @@ fn start(cli: &Cli) -> Result<bool> {
     }
     std::fs::create_dir_all(&cli.cache).with_context(|| cli.cache.display().to_string())?;
     let application = Arc::new(Application::load(&cli.manifest, &cli.cache)?);
+    if let Some(kind) = &cli.matrix {
+        return crash_matrix(&application, kind == "pairs", cli);
+    }
     let plan = Plan { orders: cli.orders, machines: cli.hosts, profile, loud: cli.replay.is_some() };
     if let Some(seed) = cli.replay {
         let verdict = simulate(&application, &plan, seed)?;
@@ -100,11 +110,48 @@ fn start(cli: &Cli) -> Result<bool> {
     Ok(total.failed.is_empty() && total.idle_faults(&plan.profile).is_empty())
 }
 
+fn threads(cli: &Cli) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cli.threads == 0 { cores } else { cli.threads }
+}
+
+fn crash_matrix(application: &Arc<Application>, pairs: bool, cli: &Cli) -> Result<bool> {
+    let started = Instant::now();
+    let outcome = matrix::matrix(application, pairs, threads(cli))?;
+    let mut by_path: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for case in &outcome.cases {
+        by_path.entry(case.path()).or_default().0 += 1;
+        if cli.list {
+            println!("{}", case.line());
+        }
+    }
+    for (case, _) in &outcome.failed {
+        by_path.entry(case.path()).or_default().1 += 1;
+    }
+    let (cases, failed) = (outcome.cases.len(), outcome.failed.len());
+    if cli.json {
+        println!("{}", json!({ "cases": cases, "failed": failed, "paths": by_path }));
+        return Ok(failed == 0);
+    }
+    for (case, wrong) in outcome.failed.iter().take(20) {
+        println!("FAILED {}\n  {}", case.line(), wrong.join("\n  "));
+    }
+    println!("{:<34} {:>7} {:>7}", "path", "cases", "failed");
+    for (path, (cases, failed)) in by_path {
+        println!("{path:<34} {cases:>7} {failed:>7}");
+    }
+    println!(
+        "crash matrix: {cases} cases, {failed} failed, {} second crashes not reached, {:.1} s",
+        outcome.unreached,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(failed == 0)
+}
+
 /// All seeds, on all cores.
 fn campaign(application: &Arc<Application>, plan: &Plan, cli: &Cli) -> Result<Total> {
     let (first, last) = cli.seeds;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if cli.threads == 0 { cores } else { cli.threads };
+    let threads = threads(cli);
     let (next, started) = (AtomicU64::new(first), Instant::now());
     let total = Mutex::new(Total::default());
     std::thread::scope(|scope| -> Result<()> {

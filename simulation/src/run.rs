@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
-use settle_host::sim::{self, Application, Counts, EPOCH_MILLIS, Machine, Profile, Sim};
+use settle_host::sim::{self, Application, Counts, Disk, EPOCH_MILLIS, Habits, Machine, Profile, Sim};
 use settle_token::{Claims, Role, Signer};
 
 use crate::checker;
@@ -46,26 +46,63 @@ pub fn simulate(application: &Arc<Application>, plan: &Plan, seed: u64) -> Resul
     sim::run(run(application.clone(), plan.clone(), seed))?
 }
 
+/// A world with a checkout in it.
+pub struct Shop {
+    pub sim: Arc<Sim>,
+    pub disks: BTreeMap<String, Arc<Disk>>,
+    pub machines: Vec<Arc<Machine>>,
+    pub clients: Arc<Clients>,
+    pub users: Vec<String>,
+}
+
+impl Shop {
+    /// Starts the machines. Only inside `sim::run`.
+    pub fn open(
+        application: &Arc<Application>,
+        plan: &Plan,
+        habits: impl Fn(usize) -> Habits,
+        seed: u64,
+    ) -> Result<Self> {
+        let sim = Sim::new(seed, plan.profile.clone(), plan.loud);
+        let disks = application.disks(&["acquirer"])?;
+        let all = Arc::new(Mutex::new(Vec::new()));
+        let values = settings();
+        let machines: Vec<Arc<Machine>> = (0..plan.machines)
+            .map(|number| Machine::new(number, &sim, application, &disks, &values, &all, habits(number)))
+            .collect();
+        if let Ok(mut all) = all.lock() {
+            all.extend(machines.iter().cloned());
+        }
+        for machine in &machines {
+            machine.start()?;
+            tokio::spawn(machine.clone().live());
+        }
+        let users: Vec<String> = (0..USERS).map(user_id).collect();
+        let mut tokens = users.iter().map(|user| token(user, Role::User)).collect::<Result<Vec<_>>>()?;
+        tokens.push(token(&user_id(USERS), Role::Admin)?);
+        let notes = Mutex::new(Notes::default());
+        let (machines_too, tokens) = (machines.clone(), Arc::new(tokens));
+        let clients = Arc::new(Clients { sim: sim.clone(), machines: machines_too, tokens, notes });
+        Ok(Self { sim, disks, machines, clients, users })
+    }
+
+    /// Waits until every order has ended; false when one has not after that time.
+    pub async fn settle(&self, look_every: Duration, time: Duration) -> Result<bool> {
+        let begun = self.sim.elapsed();
+        while checker::open_orders(&self.disks)? > 0 {
+            if self.sim.elapsed() - begun > time {
+                return Ok(false);
+            }
+            tokio::time::sleep(look_every).await;
+        }
+        Ok(true)
+    }
+}
+
 async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Verdict> {
-    let sim = Sim::new(seed, plan.profile.clone(), plan.loud);
-    let disks = application.disks(&["acquirer"])?;
-    let all = Arc::new(Mutex::new(Vec::new()));
-    let values = settings();
-    let machines: Vec<Arc<Machine>> = (0..plan.machines)
-        .map(|number| Machine::new(number, &sim, &application, &disks, &values, &all, plan.loud))
-        .collect();
-    if let Ok(mut all) = all.lock() {
-        all.extend(machines.iter().cloned());
-    }
-    for machine in &machines {
-        machine.start()?;
-        tokio::spawn(machine.clone().live());
-    }
-    let users: Vec<String> = (0..USERS).map(user_id).collect();
-    let tokens = users.iter().map(|user| token(user)).collect::<Result<Vec<_>>>()?;
-    let notes = Mutex::new(Notes::default());
-    let clients =
-        Arc::new(Clients { sim: sim.clone(), machines: machines.clone(), tokens: Arc::new(tokens), notes });
+    let habits = |_| Habits { loud: plan.loud, ..Habits::default() };
+    let shop = Shop::open(&application, &plan, habits, seed)?;
+    let Shop { sim, disks, machines, clients, users } = &shop;
     let mut working = tokio::task::JoinSet::new();
     for number in 0..plan.orders {
         working.spawn(clients.clone().order(number));
@@ -73,29 +110,24 @@ async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Ver
     while working.join_next().await.is_some() {}
     sim.tell("calm");
     sim.calm_down();
-    for machine in &machines {
+    for machine in machines {
         machine.heal();
     }
-    let calm = sim.elapsed();
-    let mut open = true;
-    while open && sim.elapsed() - calm < SETTLE_TIME_MAX {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        open = checker::open_orders(&disks)? > 0;
-    }
+    let ended = shop.settle(Duration::from_secs(5), SETTLE_TIME_MAX).await?;
     // Late duplicates and recoveries end too.
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let mut violations = checker::violations(&disks, &clients.notes(), &users)?;
-    if open {
+    let mut violations = checker::violations(disks, &clients.notes(), users)?;
+    if !ended {
         violations.push(format!("orders are open {SETTLE_TIME_MAX:?} after the last fault"));
     }
     let digest = sim.digest();
     if plan.loud {
-        for line in checker::journal(&disks)? {
+        for line in checker::journal(disks)? {
             sim.tell(format!("journal {line}"));
         }
     }
     let counts = "SELECT status, count(*) FROM orders GROUP BY status";
-    let ends = checker::tally(&disks, counts)?;
+    let ends = checker::tally(disks, counts)?;
     Ok(Verdict {
         seed,
         violations,
@@ -112,6 +144,7 @@ fn settings() -> BTreeMap<String, String> {
         ("token_signing_key", SIGNING_KEY),
         ("order_client_secret", "a-long-shared-secret-of-the-order-service"),
         ("simulate_fail_product", "fail-me"),
+        ("simulate_slow_product", "slow-me"),
         ("database_exclusive", "false"),
         ("recovery_by_traffic", "false"),
     ];
@@ -123,7 +156,7 @@ fn user_id(number: u64) -> String {
 }
 
 /// As identity would issue it; users are not what is simulated.
-fn token(user: &str) -> Result<String> {
+fn token(user: &str, role: Role) -> Result<String> {
     let issued = EPOCH_MILLIS / 1000 - 3600;
     let claims = Claims {
         iss: "settle-identity".to_owned(),
@@ -132,7 +165,7 @@ fn token(user: &str) -> Result<String> {
         exp: issued + 48 * 3600,
         iat: issued,
         jti: user.to_owned(),
-        role: Role::User,
+        role,
     };
     Ok(Signer::ed25519(SIGNING_KEY)?.sign(&claims)?)
 }

@@ -57,6 +57,13 @@ pub struct Told {
     pub sequences: BTreeSet<(String, String)>,
 }
 
+impl Told {
+    pub fn new(key: &str, user: usize, wish: Wish, minor: i64) -> Self {
+        let (ids, seen, sequences) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { key: key.to_owned(), user, wish, minor, cancelled: false, ids, seen, sequences }
+    }
+}
+
 /// What all clients were told, and answers that no client should get.
 #[derive(Default)]
 pub struct Notes {
@@ -83,19 +90,11 @@ impl Clients {
         let sim = &self.sim;
         tokio::time::sleep(Duration::from_millis(sim.below(20_000))).await;
         let wish = pick(&WISHES, sim.below(WISHES.len() as u64));
-        let user = usize::try_from(sim.below(self.tokens.len() as u64)).unwrap_or(0);
+        // The last token is an administrator's.
+        let user = usize::try_from(sim.below(self.tokens.len().saturating_sub(1) as u64)).unwrap_or(0);
         let (key, minor) = (format!("order-{number}"), i64::try_from(sim.below(90_000)).unwrap_or(0) + 1);
         let minor = if wish == Wish::Declined { minor + 100_000 } else { minor };
-        let told = Told {
-            key: key.clone(),
-            user,
-            wish,
-            minor,
-            cancelled: false,
-            ids: vec![],
-            seen: vec![],
-            sequences: BTreeSet::new(),
-        };
+        let told = Told::new(&key, user, wish, minor);
         self.notes().told.insert(key.clone(), told);
         let body = body_of(wish, minor);
         let cancels = sim.below(6) == 0;
@@ -136,7 +135,7 @@ impl Clients {
     }
 
     /// One request to some machine; an order, if that is the answer.
-    async fn request(
+    pub async fn request(
         &self,
         key: &str,
         user: usize,
@@ -177,6 +176,9 @@ impl Clients {
         }
         let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let (id, status) = (text("id"), text("status"));
+        if id.is_empty() {
+            return Some(body); // not one order
+        }
         let told = notes.told.get_mut(key)?;
         if !told.ids.contains(&id) {
             told.ids.push(id);

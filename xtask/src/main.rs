@@ -121,6 +121,7 @@ fn test(name: Option<&str>) -> Result<()> {
     args.extend(["--test", "storage", "--test", "saga", "--test", "payments"]);
     check(Command::new("cargo").args(&args).env("SETTLE_TEST_DATABASE", "postgres"))?;
     println!("the shipped components in a simulated world");
+    sim(&["--matrix", "pairs"])?;
     for (profile, seeds) in SIMULATED {
         sim(&["--profile", profile, "--seeds", seeds])?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -76,15 +76,19 @@ impl Life {
     /// A host call begins. The machine may die here.
     pub async fn call(&self, what: &str) -> u64 {
         self.live_on().await;
-        let number = self.sim.next_call();
+        let number = self.sim.next_call(what);
         self.sim.tell(format!("#{number} m{} {what}", self.machine));
-        self.called().await;
+        self.may_die(number, false).await;
         number
     }
 
     /// A host call has had its effect, and is not answered yet. The machine may die here.
-    pub async fn called(&self) {
-        if self.sim.strikes(Fault::HostCrash) {
+    pub async fn called(&self, number: u64) {
+        self.may_die(number, true).await;
+    }
+
+    async fn may_die(&self, call: u64, after: bool) {
+        if self.sim.is_planned(call, after) || self.sim.strikes(Fault::HostCrash) {
             self.sim.took_effect(Fault::HostCrash);
             self.dying.notify_one();
             self.dead.store(true, Ordering::Relaxed);
@@ -109,7 +113,7 @@ struct Running {
     life: Arc<Life>,
     services: Services,
     recovery: JoinSet<()>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
 }
 
 /// One machine with the whole application.
@@ -124,7 +128,27 @@ pub struct Machine {
     running: Mutex<Option<Running>>,
     cut_off: AtomicBool,
     dying: Arc<Notify>,
-    lives: std::sync::atomic::AtomicU64,
+    lives: AtomicU64,
+    habits: Habits,
+}
+
+/// How a machine behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// Guests' log lines go to stderr.
+    pub loud: bool,
+    /// Time from a crash to the next start; a random one if not given.
+    pub downtime: Option<Duration>,
+    /// Wait between two rounds of recovery.
+    pub recover_every: Duration,
+    /// Recovery runs on the first start too, not only after a crash.
+    pub recovers_at_once: bool,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self { loud: false, downtime: None, recover_every: recovery::ROUND_EVERY, recovers_at_once: true }
+    }
 }
 
 impl Machine {
@@ -135,7 +159,7 @@ impl Machine {
         disks: &BTreeMap<String, Arc<Disk>>,
         values: &BTreeMap<String, String>,
         all: &Arc<Mutex<Vec<Arc<Machine>>>>,
-        loud: bool,
+        habits: Habits,
     ) -> Arc<Self> {
         Arc::new(Self {
             number,
@@ -143,12 +167,13 @@ impl Machine {
             application: application.clone(),
             disks: disks.clone(),
             values: values.clone(),
-            world: Arc::new(SimWorld::new(sim.clone(), loud)),
+            world: Arc::new(SimWorld::new(sim.clone(), habits.loud)),
             all: all.clone(),
             running: Mutex::new(None),
             cut_off: AtomicBool::new(false),
             dying: Arc::new(Notify::new()),
-            lives: std::sync::atomic::AtomicU64::new(0),
+            lives: AtomicU64::new(0),
+            habits,
         })
     }
 
@@ -163,7 +188,9 @@ impl Machine {
         });
         let lives = self.lives.fetch_add(1, Ordering::Relaxed);
         let mut values = self.values.clone();
-        values.insert("host_run_id".to_owned(), format!("machine-{}-life-{lives}", self.number));
+        if self.application.manifest.variables.contains_key("host_run_id") {
+            values.insert("host_run_id".to_owned(), format!("machine-{}-life-{lives}", self.number));
+        }
         let values =
             self.application.manifest.values("production", &values.into_iter().collect::<Vec<_>>())?;
         let network =
@@ -181,14 +208,26 @@ impl Machine {
                 grants(&self.application.manifest, component, &values, &open, network.clone(), world)?;
             let compiled = self.application.components.get(name).context("not loaded")?;
             let service = Arc::new(link(name, &self.application.linker, compiled, grants, component)?);
-            if component.limits().recovery {
-                recovery.spawn(recovery::run(service.clone(), stopped.clone()));
+            if component.limits().recovery && (lives > 0 || self.habits.recovers_at_once) {
+                recovery.spawn(recovery::run(service.clone(), self.habits.recover_every, stopped.clone()));
             }
             services.insert(name.clone(), service);
         }
         self.sim.tell(format!("m{} starts", self.number));
-        *lock(&self.running) = Some(Running { life, services, recovery, _stop: stop });
+        *lock(&self.running) = Some(Running { life, services, recovery, stop });
         Ok(())
+    }
+
+    /// Starts recovery where it does not run yet.
+    pub fn recover(&self) {
+        let every = self.habits.recover_every;
+        let mut running = lock(&self.running);
+        let Some(running) = running.as_mut().filter(|running| running.recovery.is_empty()) else { return };
+        for (name, component) in &self.application.manifest.component {
+            if let Some(service) = running.services.get(name).filter(|_| component.limits().recovery) {
+                running.recovery.spawn(recovery::run(service.clone(), every, running.stop.subscribe()));
+            }
+        }
     }
 
     /// Power off. Answers whether it was on.
@@ -246,7 +285,8 @@ impl Machine {
     }
 
     async fn come_back(self: &Arc<Self>) {
-        tokio::time::sleep(Duration::from_millis(self.sim.below(AWAY_MILLIS_MAX))).await;
+        let random = || Duration::from_millis(self.sim.below(AWAY_MILLIS_MAX));
+        tokio::time::sleep(self.habits.downtime.unwrap_or_else(random)).await;
         if let Err(error) = self.start() {
             // It started before with the same bytes.
             self.sim.tell(format!("m{} does not start: {error:#}", self.number));

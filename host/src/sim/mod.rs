@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 pub use clock::SimWorld;
 pub use faults::{Counts, FAULTS, Fault, Profile};
-pub use machine::{Application, Life, Machine};
+pub use machine::{Application, Habits, Life, Machine};
 pub use network::{Reply, SimNetwork, ask};
 pub use storage::{Disk, SimDatabase};
 
@@ -32,12 +32,23 @@ pub const EPOCH_MILLIS: u64 = 1_767_225_600_000;
 
 /// What all parts of one run share.
 pub struct Sim {
+    /// Crashes that are planned, not rolled.
+    planned: Mutex<Vec<Crash>>,
+    /// Host calls, as they were made; kept when crashes are planned.
+    made: Mutex<Vec<String>>,
     dice: Mutex<StdRng>,
     started: Instant,
     profile: Mutex<Profile>,
     counts: Mutex<Counts>,
     trace: Mutex<Trace>,
     calls: AtomicU64,
+}
+
+/// A crash of the machine that makes a host call, before or after the call's effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Crash {
+    pub call: u64,
+    pub after: bool,
 }
 
 struct Trace {
@@ -54,6 +65,8 @@ impl Sim {
     /// A new world. Call it inside the paused runtime that the run happens in.
     pub fn new(seed: u64, profile: Profile, keep_trace: bool) -> Arc<Self> {
         Arc::new(Self {
+            planned: Mutex::default(),
+            made: Mutex::default(),
             dice: Mutex::new(StdRng::seed_from_u64(seed)),
             started: Instant::now(),
             profile: Mutex::new(profile),
@@ -130,8 +143,24 @@ impl Sim {
     }
 
     /// The number of the next host call, over all machines.
-    fn next_call(&self) -> u64 {
+    fn next_call(&self, what: &str) -> u64 {
+        lock(&self.made).push(what.to_owned());
         self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether a crash is planned at this point of a call.
+    fn is_planned(&self, call: u64, after: bool) -> bool {
+        lock(&self.planned).contains(&Crash { call, after })
+    }
+
+    /// Machines die at these calls, whatever the dice say.
+    pub fn plan(&self, crashes: &[Crash]) {
+        *lock(&self.planned) = crashes.to_vec();
+    }
+
+    /// Every host call so far, by what it was.
+    pub fn made(&self) -> Vec<String> {
+        lock(&self.made).clone()
     }
 
     pub fn calls(&self) -> u64 {

@@ -37,11 +37,11 @@ impl Network for SimNetwork {
             let host = request.uri().host().unwrap_or_default();
             let service = local_name(host).ok_or(Error::DestinationNotFound)?.to_owned();
             let request = Whole::of(request).await?;
-            self.life.call(&format!("send {service} {}", request.head.uri.path())).await;
+            let number = self.life.call(&format!("send {service} {}", request.head.uri.path())).await;
             let here = self.life.machine;
             let target = self.target(here);
             let answered = transmit(&self.sim, Some(here), target, &service, request).await;
-            self.life.called().await;
+            self.life.called(number).await;
             answered
         })
     }

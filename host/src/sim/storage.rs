@@ -95,13 +95,14 @@ pub struct SimDatabase {
 impl SimDatabase {
     async fn query(self: Arc<Self>, statement: Statement) -> Result<Outcome, Error> {
         let (sim, life) = (&self.sim, &self.life);
-        life.call(&format!("{} read", self.disk.name)).await;
+        let number = life.call(&format!("{} read", self.disk.name)).await;
         life.wait(sim.latency()).await;
         if sim.strikes(Fault::StorageRefuses) {
             sim.took_effect(Fault::StorageRefuses);
             return Err(Error::NotApplied("simulated: unavailable".to_owned()));
         }
         let outcome = lock(&self.disk.contents).live.run(&statement);
+        life.called(number).await;
         life.wait(sim.latency()).await;
         outcome
     }
@@ -141,7 +142,7 @@ impl SimDatabase {
             return Err(Error::OutcomeUnknown("simulated: done".to_owned()));
         }
         let crashes = disk.crashes();
-        life.called().await;
+        life.called(number).await;
         life.wait(sim.latency()).await;
         if disk.crashes() != crashes {
             // The answer was on its way when the server died.
