@@ -1,6 +1,7 @@
 //! Everything that is done to this repository: `cargo xtask COMMAND`.
 
 mod build;
+mod mutants;
 mod tidy;
 
 use std::env;
@@ -26,6 +27,8 @@ const HELP: &str = "cargo xtask COMMAND
   conformance [--host H] [--db D]
                     the same cases on every host and database that is here, as a table
   sim [ARGS]        the components in a simulated world with faults; `cargo xtask sim --help`
+  protocol-mutants [NAME]
+                    break one rule of the saga after the other: the simulator must notice each
   publish PREFIX [TAG]
                     push the components to an OCI registry, e.g. registry.example/settle
   bench [orders|postgres|hosts] [ROUNDS] [SECONDS]
@@ -70,6 +73,7 @@ fn run(args: &[String]) -> Result<()> {
             conformance(&rest)
         }
         "publish" => publish(&rest),
+        "protocol-mutants" => mutants::run(rest.first().copied()),
         "sim" => {
             build::all()?;
             sim(&rest)

@@ -1,0 +1,245 @@
+//! Protocol mutants: each breaks one rule of the saga in a copy of the sources, is built, and is put
+//! into the simulator. A mutant that survives means that the simulator would not notice the mistake.
+//!
+//! Nothing of this is in the product: a mutant is a replacement of text, and says so when the text
+//! has changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::{build, check};
+
+const SEEDS: &str = "0..40";
+/// What a build needs.
+const SOURCES: [&str; 10] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "crates",
+    "components",
+    "adapters",
+    "proto",
+    "wit",
+    "tests/probe",
+    "spin.toml",
+    "rustfmt.toml",
+];
+
+struct Mutant {
+    name: &'static str,
+    /// File, text as it is, text as the mutant has it.
+    changes: &'static [(&'static str, &'static str, &'static str)],
+}
+
+const ORDER_STORE: &str = "crates/order-core/src/store.rs";
+const ORDER_DRIVER: &str = "crates/order-core/src/driver.rs";
+const PAYMENT_DRIVER: &str = "crates/payment-core/src/driver.rs";
+const LEDGER: &str = "adapters/acquirer-simulator/src/ledger.rs";
+
+const MUTANTS: [Mutant; 12] = [
+    Mutant {
+        name: "the intent is not written",
+        changes: &[(
+            ORDER_STORE,
+            "match self.database.execute(statements, Durability::Durable).await {\n            Ok(_) => Ok(Ok(())),",
+            "drop(statements);\n        match Ok::<(), SqlError>(()) {\n            Ok(()) => Ok(Ok(())),",
+        )],
+    },
+    Mutant {
+        name: "the intent is written after the call",
+        changes: &[(
+            ORDER_DRIVER,
+            "let placed = self.store.place(",
+            "let key = saga.state().input.charge_key();\n        let _ = self.payments.process(context, &key, id, request.total(), request.method()).await;\n        let placed = self.store.place(",
+        )],
+    },
+    Mutant {
+        name: "the intent is relaxed",
+        changes: &[(
+            ORDER_STORE,
+            "execute(statements, Durability::Durable).await {\n            Ok(_) => Ok(Ok(())),",
+            "execute(statements, Durability::Relaxed).await {\n            Ok(_) => Ok(Ok(())),",
+        )],
+    },
+    Mutant {
+        name: "the idempotency record is a second write",
+        changes: &[
+            (ORDER_STORE, "statements.extend(claim.map(|claim| claim_key(claim, order)));", ""),
+            (
+                ORDER_STORE,
+                "Ok(_) => Ok(Ok(())),\n            Err(SqlError::Unmet(0)) => match claim {",
+                "Ok(_) => {\n                if let Some(claim) = claim {\n                    let second = vec![claim_key(claim, order)];\n                    let _ = self.database.execute(second, Durability::Durable).await;\n                }\n                Ok(Ok(()))\n            }\n            Err(SqlError::Unmet(0)) => match claim {",
+            ),
+        ],
+    },
+    Mutant {
+        name: "a retry has a new key",
+        changes: &[(
+            "components/order/src/payments.rs",
+            "key: key.to_string(),\n            order_id: order.to_string(),\n            amount: Some(money_to(amount)),\n            method",
+            "key: format!(\"{key}-{}\", settle_ports::World::random(&self.world).0),\n            order_id: order.to_string(),\n            amount: Some(money_to(amount)),\n            method",
+        )],
+    },
+    Mutant {
+        name: "a timeout is a failure",
+        changes: &[(
+            "crates/order-core/src/steps.rs",
+            "                state.charge_deferred(now, wait)",
+            "                Event::PaymentDeclined { payment_id: None, reason: FailureReason::lossy(\"timeout\") }",
+        )],
+    },
+    Mutant {
+        name: "no fencing (journal and outbox)",
+        changes: &[
+            (ORDER_STORE, "INSERT INTO order_journal (", "INSERT OR REPLACE INTO order_journal ("),
+            (ORDER_STORE, "INSERT INTO order_outbox (", "INSERT OR REPLACE INTO order_outbox ("),
+        ],
+    },
+    Mutant {
+        name: "a journal may have a hole",
+        changes: &[(
+            ORDER_STORE,
+            "WHERE id = $8 AND EXISTS (SELECT 1 FROM order_journal WHERE order_id = $8 AND seq = $9)",
+            "WHERE id = $8 AND $9 >= 0",
+        )],
+    },
+    Mutant {
+        name: "a cancel is relaxed",
+        changes: &[(
+            ORDER_DRIVER,
+            "&mut saga, Durability::Durable).await {",
+            "&mut saga, Durability::Relaxed).await {",
+        )],
+    },
+    Mutant {
+        name: "a capture is relaxed",
+        changes: &[(
+            PAYMENT_DRIVER,
+            "payment.capture().map(|transfer| vec![transfer]), Durability::Durable)",
+            "payment.capture().map(|transfer| vec![transfer]), Durability::Relaxed)",
+        )],
+    },
+    Mutant {
+        name: "an undo does not ask the acquirer",
+        changes: &[(
+            PAYMENT_DRIVER,
+            "let standing = self.acquirer.void(key).await?;",
+            "let standing = Standing::Voided;",
+        )],
+    },
+    Mutant {
+        name: "no tombstone (payment and acquirer)",
+        changes: &[
+            (
+                PAYMENT_DRIVER,
+                "            let mut document = found.unwrap_or_else(|| {\n                let amount =",
+                "            if found.is_none() && captured == 0 {\n                let charge = Charge { key: key.clone(), order_id: order_id.clone(), amount, method: None };\n                let mut nothing = self.new_document(&charge).payment;\n                let _ = nothing.undo(0);\n                return Ok(nothing);\n            }\n            let mut document = found.unwrap_or_else(|| {\n                let amount =",
+            ),
+            (
+                LEDGER,
+                "    pub async fn void(&self, key: &str) -> Result<Standing, Error> {",
+                "    pub async fn void(&self, key: &str) -> Result<Standing, Error> {\n        if self.find(key).await?.is_none() {\n            return Ok(Standing::Voided);\n        }",
+            ),
+        ],
+    },
+];
+
+/// Builds and tries every mutant, or those whose name has `wanted`.
+pub fn run(wanted: Option<&str>) -> Result<()> {
+    build::all()?;
+    let tree = build::target_dir().join("mutants");
+    copy_sources(&tree)?;
+    build_guests(&tree)?;
+    let sound = simulate(&tree)?;
+    if sound != 0 {
+        bail!("without a mutation {sound} seeds fail");
+    }
+    let mut survivors = 0;
+    for mutant in MUTANTS.iter().filter(|mutant| wanted.is_none_or(|wanted| mutant.name.contains(wanted))) {
+        mutate(&tree, mutant)?;
+        build_guests(&tree).with_context(|| format!("the mutant `{}` does not build", mutant.name))?;
+        let caught = simulate(&tree)?;
+        println!("{:<44} caught in {caught:>2} of seeds {SEEDS}", mutant.name);
+        survivors += usize::from(caught == 0);
+        copy_sources(&tree)?;
+    }
+    if survivors > 0 {
+        bail!("{survivors} mutants survive");
+    }
+    Ok(())
+}
+
+/// Copies what differs, so that cargo builds only that again.
+fn copy_sources(tree: &Path) -> Result<()> {
+    for source in SOURCES {
+        copy(Path::new(source), &tree.join(source))?;
+    }
+    // A workspace of the guests alone.
+    let manifest = fs::read_to_string("Cargo.toml")?;
+    let (before, rest) = manifest.split_once("members = [").context("no members in Cargo.toml")?;
+    let (_, after) = rest.split_once(']').context("no end of members")?;
+    let members = r#"members = ["crates/*", "components/*", "adapters/*", "proto", "tests/probe"]"#;
+    let text = format!("{before}{members}{after}").replace("default-members = [\"xtask\"]\n", "");
+    write_if_changed(&tree.join("Cargo.toml"), text.as_bytes())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to)?;
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            copy(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    if from == Path::new("Cargo.toml") || !from.exists() {
+        return Ok(());
+    }
+    write_if_changed(to, &fs::read(from).with_context(|| from.display().to_string())?)
+}
+
+fn write_if_changed(file: &Path, bytes: &[u8]) -> Result<()> {
+    if fs::read(file).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(file, bytes).with_context(|| file.display().to_string())
+}
+
+fn mutate(tree: &Path, mutant: &Mutant) -> Result<()> {
+    for (file, from, to) in mutant.changes {
+        let path: PathBuf = tree.join(file);
+        let text = fs::read_to_string(&path)?;
+        if text.matches(from).count() != 1 {
+            bail!("the mutant `{}` does not fit {file} any more: `{from}`", mutant.name);
+        }
+        fs::write(&path, text.replace(from, to))?;
+    }
+    Ok(())
+}
+
+fn build_guests(tree: &Path) -> Result<()> {
+    let toolchain = build::guest_toolchain()?;
+    for guest in ["settle-identity", "settle-order", "settle-payment", "settle-acquirer-simulator"] {
+        let mut cargo = build::guest_cargo(&toolchain);
+        cargo.current_dir(tree).env("CARGO_TARGET_DIR", "target");
+        cargo.args(["build", "--quiet", "--profile", build::GUEST_PROFILE, "--target", build::GUEST_TARGET]);
+        check(cargo.args(["-p", guest]))?;
+    }
+    Ok(())
+}
+
+/// How many seeds have a violation.
+fn simulate(tree: &Path) -> Result<usize> {
+    let mut sim = Command::new(build::target_dir().join("release/settle-sim"));
+    sim.args(["--json", "--seeds", SEEDS, "--manifest"]).arg(tree.join("spin.toml"));
+    let output = sim.arg("--cache").arg(tree.join("cache")).output()?;
+    let told: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    told.get("failed_seeds").and_then(Value::as_array).map(Vec::len).context("no failed_seeds")
+}
