@@ -34,7 +34,7 @@ struct Cli {
     /// Machines that each run the whole application.
     #[arg(long, default_value_t = 2)]
     hosts: usize,
-    /// calm, storm, crash, partition or clock.
+    /// calm, storm, crash, partition, power or clock.
     #[arg(long, default_value = "storm")]
     profile: String,
     /// Runs one seed, with the services' log and the timeline of every event.
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 
 fn start(cli: &Cli) -> Result<bool> {
     let Some(profile) = Profile::named(&cli.profile) else {
-        bail!("there is no profile `{}`: calm, storm, crash, partition, clock", cli.profile)
+        bail!("there is no profile `{}`: calm, storm, crash, partition, power, clock", cli.profile)
     };
     if cli.hosts == 0 || cli.orders == 0 {
         bail!("at least one host and one order");

@@ -115,7 +115,7 @@ async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Ver
     }
     let ended = shop.settle(Duration::from_secs(5), SETTLE_TIME_MAX).await?;
     // Late duplicates and recoveries end too.
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::sleep(Duration::from_secs(100)).await;
     let mut violations = checker::violations(disks, &clients.notes(), users)?;
     if !ended {
         violations.push(format!("orders are open {SETTLE_TIME_MAX:?} after the last fault"));

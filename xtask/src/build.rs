@@ -37,7 +37,9 @@ pub fn all() -> Result<PathBuf> {
     }
     // Of the whole workspace, as the tests are: with other features everything would be built twice.
     let mut host = Command::new("cargo");
-    host.args(["build", "--release", "--bin", "settle", "--bin", "settle-sim"]).args(natives());
+    host.args(["build", "--release", "--bin", "settle", "--bin", "settle-sim"])
+        .args(["--bin", "settle-explain", "--bin", "settle-reconcile"])
+        .args(natives());
     check(&mut host)?;
     Ok(env::current_dir()?.join(target_dir()).join("release/settle"))
 }

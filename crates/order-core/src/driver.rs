@@ -192,7 +192,11 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         caller: &Caller,
         id: OrderId,
     ) -> Result<Order, OrderError> {
-        self.find_for(caller, id).await?;
+        let owned = self.find_for(caller, id).await?;
+        // The server may have lost the relaxed write of an end that this client has seen.
+        if owned.order.status == Status::PaymentPending {
+            self.up_to_date(context, owned).await?;
+        }
         let by = caller.subject.clone();
         self.intervene(context, id, |status| match status {
             Status::Cancelled | Status::Compensating => None,

@@ -63,7 +63,7 @@ impl Profile {
         Self(BTreeMap::new())
     }
 
-    /// By name: calm, storm, crash, partition, clock.
+    /// By name: calm, storm, crash, partition, power, clock.
     pub fn named(name: &str) -> Option<Self> {
         let rows: &[(Fault, u32)] = match name {
             "calm" => &[],
@@ -85,6 +85,12 @@ impl Profile {
             "partition" => {
                 &[(Fault::Partition, 20_000), (Fault::RequestLost, 40_000), (Fault::AnswerLost, 40_000)]
             }
+            "power" => &[
+                (Fault::StorageCrash, 25_000),
+                (Fault::AnswerLost, 20_000),
+                (Fault::Duplicated, 20_000),
+                (Fault::StorageSlow, 20_000),
+            ],
             "clock" => &[(Fault::ClockJump, 30_000), (Fault::AnswerLost, 15_000), (Fault::HostCrash, 2_000)],
             _ => return None,
         };

@@ -12,6 +12,8 @@ use super::{Fault, Sim, lock};
 use crate::http::PEER_HEADER;
 use crate::http::outbound::{Answer, Network, local_name};
 
+/// How late a duplicate may come.
+const LATE_MILLIS_MAX: u64 = 90_000;
 /// How long a client waits for an answer.
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(15);
 
@@ -96,7 +98,9 @@ async fn transmit(
         let (again, target, service, sim) =
             (request.clone(), target.clone(), service.to_owned(), sim.clone());
         tokio::spawn(async move {
-            tokio::time::sleep(sim.latency() + sim.latency()).await;
+            // Some come when everybody has forgotten them.
+            let late = if sim.below(3) == 0 { sim.below(LATE_MILLIS_MAX) } else { 0 };
+            tokio::time::sleep(sim.latency() + Duration::from_millis(late)).await;
             sim.took_effect(Fault::Duplicated);
             let _second = target.answer(&service, again.into_request()).await;
         });
