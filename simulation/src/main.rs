@@ -6,6 +6,7 @@ mod run;
 mod workload;
 
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -164,7 +165,7 @@ fn campaign(application: &Arc<Application>, plan: &Plan, cli: &Cli) -> Result<To
                 let verdict = simulate(application, plan, seed)?;
                 let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
                 total.add(verdict, plan);
-                if !cli.json {
+                if !cli.json && std::io::stderr().is_terminal() {
                     total.progress(last - first, started);
                 }
             }
