@@ -156,7 +156,8 @@ async fn two_fsyncs_lie_on_the_path_of_an_order_one_before_the_call_to_payment()
     let mut traced_host = Command::new("strace");
     traced_host
         .current_dir(root())
-        .args(["-f", "-y", "-e", "trace=fsync,fdatasync,pwrite64", "-o"])
+        // -D: strace beside the host, not above it, so that the host is what is killed.
+        .args(["-D", "-f", "-y", "-e", "trace=fsync,fdatasync,pwrite64", "-o"])
         .arg(&trace)
         .arg(binary())
         .args(["up", "--ports", "0", "--data"])
