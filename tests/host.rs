@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use settle_tests::acquirer_ledger::{orders, violations};
 use settle_tests::client::{Client, one_item, one_item_by};
-use settle_tests::host::{Host, binary, command, component, root};
+use settle_tests::host::{Host, binary, command, component, probe_manifest, root};
 
 /// Starts a host that must fail, and answers what it says.
 fn failure(command: &mut Command) -> String {
@@ -283,23 +283,6 @@ async fn past_its_capacity_a_service_refuses_at_once_and_recovers() {
     assert!((8..=10).contains(&refused), "{refused} of 12 were refused");
     assert_eq!(client.place("later", &one_item("book", 1250)).await.status, 201);
     assert!(violations(&host.data).is_empty());
-}
-
-/// A manifest with the probe alone.
-fn probe_manifest(folder: &Path) -> std::path::PathBuf {
-    let source = settle_tests::host::component("probe");
-    let text = format!(
-        "spin_manifest_version = 2
-         [application]
-         name = \"probe\"
-         [application.tool.settle.listeners]
-         probe = {{ port = 1, component = \"probe\" }}
-         [component.probe]
-         source = {source:?}"
-    );
-    let path = folder.join("probe.toml");
-    std::fs::write(&path, text).unwrap();
-    path
 }
 
 #[tokio::test]

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use settle_host::sim::{self, Application, Habits, Machine, Profile, Sim};
-use settle_tests::host::{binary, cache, component, root};
+use settle_host::sim::{self, Application, Habits, Machine, Machines, Profile, Sim};
+use settle_tests::host::{binary, cache, probe_manifest, root};
 
 /// `settle sim` with these arguments; its JSON.
 fn settle_sim(args: &[&str]) -> Value {
@@ -51,10 +51,10 @@ fn probe_run(manifest: &Path, seed: u64) -> (String, u32, u32) {
     let application = Arc::new(Application::load(manifest, &cache()).unwrap());
     let run = async {
         let sim = Sim::new(seed, Profile::named("storm").unwrap(), false);
-        let (disks, all) = (application.disks(&[]).unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let (disks, all) = (application.disks(&[]).unwrap(), Machines::default());
         let values = BTreeMap::new();
         let machine = Machine::new(0, &sim, &application, &disks, &values, &all, Habits::default());
-        all.lock().unwrap().push(machine.clone());
+        all.lock().unwrap().push(Arc::downgrade(&machine));
         machine.start().unwrap();
         tokio::spawn(machine.clone().live());
         let (mut answered, mut silent) = (0, 0);
@@ -78,19 +78,7 @@ fn probe_run(manifest: &Path, seed: u64) -> (String, u32, u32) {
 #[test]
 fn any_component_with_an_http_handler_can_be_put_into_the_world() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = folder.path().join("probe.toml");
-    let source = component("probe").display().to_string();
-    let text = format!(
-        "spin_manifest_version = 2
-         [application]
-         name = \"probe\"
-         [application.tool.settle.listeners]
-         probe = {{ port = 1, component = \"probe\" }}
-         [component.probe]
-         source = {source:?}
-         "
-    );
-    std::fs::write(&manifest, text).unwrap();
+    let manifest = probe_manifest(folder.path());
     let (digest, answered, silent) = probe_run(&manifest, 1);
     assert!(answered > 300 && silent > 0, "{answered} answered, {silent} silent");
     assert_eq!(probe_run(&manifest, 1), (digest.clone(), answered, silent));

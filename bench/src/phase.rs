@@ -53,11 +53,12 @@ pub fn show(round: u32, what: &str, phase: &Phase) {
     );
 }
 
+pub fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
 pub fn median(what: &str, phases: &[Phase]) {
-    let middle = |mut values: Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or_default()
-    };
     let rate = middle(phases.iter().map(Phase::rate).collect());
     let at = |share| middle(phases.iter().map(|phase| millis(phase.at(share))).collect());
     println!("{what:>32} {rate:>9.0}/s  p50 {:.3} ms  p99 {:.3} ms", at(0.5), at(0.99));

@@ -10,7 +10,7 @@ use settle_tests::host::Host;
 use settle_tests::postgres::{Server, program};
 use settle_tests::runners::SECRETS;
 
-use crate::phase::{fsyncs, header, median, place_orders, show};
+use crate::phase::{fsyncs, header, median, middle, place_orders, show};
 
 const COMMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/commits.sql");
 const CLIENTS: [u32; 2] = [1, 64];
@@ -65,11 +65,6 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
         median(&format!("two hosts, {count} clients"), two);
     }
     Ok(())
-}
-
-fn middle(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// Orders' commits per second, with no service in between.

@@ -102,7 +102,8 @@ fn artifact_name(engine: &Engine, bytes: &[u8], plugs: &[Vec<u8>]) -> String {
     format!("{}-{:016x}.cwasm", hex(&digest.finalize()), compiler.finish())
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

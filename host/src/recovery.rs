@@ -36,8 +36,8 @@ pub async fn run(service: Arc<Service>, every: Duration, mut stop: watch::Receiv
         let wait = if more { Duration::ZERO } else { every };
         tokio::select! {
             biased;
-            () = tokio::time::sleep(wait) => {}
             _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }

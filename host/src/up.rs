@@ -250,7 +250,7 @@ fn values(manifest: &Manifest, options: &Options) -> Result<BTreeMap<String, Str
 fn run_id() -> Result<String> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| anyhow!("no randomness: {error}"))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(engine::hex(&bytes))
 }
 
 fn private_dir(path: &Path) -> Result<()> {

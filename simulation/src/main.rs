@@ -16,6 +16,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde_json::json;
+use settle_host::engine::hex;
 use settle_host::sim::{Application, Counts, FAULTS, Fault, Profile};
 use sha2::{Digest as _, Sha256};
 
@@ -230,7 +231,7 @@ impl Total {
         for digest in self.digests.values() {
             all.update(digest);
         }
-        all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&all.finalize())
     }
 
     fn violations(&self) -> usize {

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::Value;
 use settle_host::sim::{self, Application, Crash, Habits, Profile};
 
 use crate::checker::{self, Ending};
 use crate::run::{Plan, Shop};
-use crate::workload::{Told, Wish};
+use crate::workload::{Told, Wish, one_item};
 
 /// Pairs tried of each path; where there are more, evenly many.
 const PAIRS_MAX: usize = 400;
@@ -117,15 +117,8 @@ async fn run_in_world(application: Arc<Application>, path: &Path, crashes: Vec<C
     }
     // Migrations and keys first: the path begins with the order.
     ask(&shop, "warm-up", http::Method::GET, "/v1/orders", None, 0).await;
-    let first = shop.sim.calls();
-    let crashes: Vec<Crash> =
-        crashes.iter().map(|crash| Crash { call: crash.call + first, ..*crash }).collect();
     shop.sim.plan(&crashes);
-    let price = json!({ "minor": path.minor, "currency": "EUR" });
-    let mut body = json!({ "items": [{ "product_id": path.product, "quantity": 1, "unit_price": price }] });
-    if let (false, Some(fields)) = (path.method.is_empty(), body.as_object_mut()) {
-        fields.insert("payment_method".to_owned(), path.method.into());
-    }
+    let body = one_item(path.product, path.minor, path.method);
     let placed = ask(&shop, "the-order", http::Method::POST, "/v1/orders", Some(&body), 0).await;
     let id = placed.as_ref().and_then(|order| order.get("id")).and_then(Value::as_str).unwrap_or_default();
     if path.then == Then::Cancel {
@@ -140,7 +133,7 @@ async fn run_in_world(application: Arc<Application>, path: &Path, crashes: Vec<C
         ask(&shop, "the-order", http::Method::POST, &format!("/v1/orders/{id}/redrive"), None, admin).await;
         settled = shop.settle(Duration::from_millis(100), SETTLE_TIME_MAX).await?;
     }
-    let made = shop.sim.made().split_off(usize::try_from(first).unwrap_or(0));
+    let made = shop.sim.made();
     tokio::time::sleep(Duration::from_secs(20)).await;
     let mut wrong = checker::violations(&shop.disks, &shop.clients.notes(), &shop.users)?;
     if !settled {

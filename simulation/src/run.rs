@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
-use settle_host::sim::{self, Application, Counts, Disk, EPOCH_MILLIS, Habits, Machine, Profile, Sim};
+use settle_host::sim::{
+    self, Application, Counts, Disk, EPOCH_MILLIS, Habits, Machine, Machines, Profile, Sim,
+};
 use settle_token::{Claims, Role, Signer};
 
 use crate::checker;
@@ -65,13 +67,13 @@ impl Shop {
     ) -> Result<Self> {
         let sim = Sim::new(seed, plan.profile.clone(), plan.loud);
         let disks = application.disks(&["acquirer"])?;
-        let all = Arc::new(Mutex::new(Vec::new()));
+        let all = Machines::default();
         let values = settings();
         let machines: Vec<Arc<Machine>> = (0..plan.machines)
             .map(|number| Machine::new(number, &sim, application, &disks, &values, &all, habits(number)))
             .collect();
         if let Ok(mut all) = all.lock() {
-            all.extend(machines.iter().cloned());
+            all.extend(machines.iter().map(Arc::downgrade));
         }
         for machine in &machines {
             machine.start()?;

@@ -48,7 +48,6 @@ pub struct Told {
     pub user: usize,
     pub wish: Wish,
     pub minor: i64,
-    pub cancelled: bool,
     /// Order ids of all answers; more than one is wrong.
     pub ids: Vec<String>,
     /// Statuses of all answers, in the order in which they came.
@@ -60,7 +59,7 @@ pub struct Told {
 impl Told {
     pub fn new(key: &str, user: usize, wish: Wish, minor: i64) -> Self {
         let (ids, seen, sequences) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self { key: key.to_owned(), user, wish, minor, cancelled: false, ids, seen, sequences }
+        Self { key: key.to_owned(), user, wish, minor, ids, seen, sequences }
     }
 }
 
@@ -107,9 +106,6 @@ impl Clients {
         if let Some(id) = &id {
             if cancels {
                 tokio::time::sleep(Duration::from_millis(sim.below(3_000))).await;
-                if let Some(told) = self.notes().told.get_mut(&key) {
-                    told.cancelled = true;
-                }
                 self.request(&key, user, http::Method::POST, &format!("/v1/orders/{id}/cancel"), None).await;
             }
             for _ in 0..sim.below(4) {
@@ -202,9 +198,18 @@ fn body_of(wish: Wish, minor: i64) -> Value {
         Wish::FinalStepFails | Wish::Undone(_) => "fail-me",
         _ => "book",
     };
+    let method = match wish {
+        Wish::Either(method) | Wish::Undone(method) => method,
+        _ => "",
+    };
+    one_item(product, minor, method)
+}
+
+/// An order of one item, in EUR; an empty payment method is none.
+pub fn one_item(product: &str, minor: i64, method: &str) -> Value {
     let price = json!({ "minor": minor, "currency": "EUR" });
     let mut body = json!({ "items": [{ "product_id": product, "quantity": 1, "unit_price": price }] });
-    if let (Wish::Either(method) | Wish::Undone(method), Some(fields)) = (wish, body.as_object_mut()) {
+    if let (false, Some(fields)) = (method.is_empty(), body.as_object_mut()) {
         fields.insert("payment_method".to_owned(), method.into());
     }
     body

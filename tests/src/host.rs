@@ -34,6 +34,23 @@ pub fn component(name: &str) -> PathBuf {
     path
 }
 
+/// A manifest with the probe alone.
+pub fn probe_manifest(folder: &Path) -> PathBuf {
+    let source = component("probe");
+    let text = format!(
+        "spin_manifest_version = 2
+         [application]
+         name = \"probe\"
+         [application.tool.settle.listeners]
+         probe = {{ port = 1, component = \"probe\" }}
+         [component.probe]
+         source = {source:?}"
+    );
+    let path = folder.join("probe.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
 /// The digest of a component's file, in hex.
 pub fn digest(name: &str) -> String {
     digest_of(&component(name))

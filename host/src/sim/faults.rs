@@ -101,13 +101,6 @@ impl Profile {
         self.0.get(&fault).copied().unwrap_or(0)
     }
 
-    /// The same without one fault: what shrinking tries.
-    pub fn without(&self, fault: Fault) -> Self {
-        let mut rest = self.0.clone();
-        rest.remove(&fault);
-        Self(rest)
-    }
-
     pub fn faults(&self) -> impl Iterator<Item = Fault> {
         self.0.keys().copied()
     }

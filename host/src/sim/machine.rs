@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -17,8 +17,9 @@ use super::network::SimNetwork;
 use super::storage::{Disk, SimDatabase};
 use super::{Fault, Sim, SimWorld, lock};
 use crate::guest::Ctx;
+use crate::http::outbound::Local as _;
 use crate::manifest::Manifest;
-use crate::service::{Refusal, Service, Services};
+use crate::service::Services;
 use crate::sql::Backend;
 use crate::up::{grants, link, load_components};
 use crate::world::World;
@@ -34,7 +35,6 @@ pub struct Application {
     manifest: Manifest,
     linker: Linker<Ctx>,
     components: BTreeMap<String, Component>,
-    pub digests: BTreeMap<String, String>,
 }
 
 impl Application {
@@ -43,12 +43,9 @@ impl Application {
         let manifest = Manifest::read(manifest)?;
         let engine: Engine = engine::engine()?;
         let linker = engine::linker(&engine)?;
-        let (mut components, mut digests) = (BTreeMap::new(), BTreeMap::new());
-        for (name, _, loaded) in load_components(&manifest, &engine, cache)? {
-            digests.insert(name.clone(), loaded.sha256);
-            components.insert(name, loaded.component);
-        }
-        Ok(Self { manifest, linker, components, digests })
+        let loaded = load_components(&manifest, &engine, cache)?;
+        let components = loaded.into_iter().map(|(name, _, loaded)| (name, loaded.component)).collect();
+        Ok(Self { manifest, linker, components })
     }
 
     /// An empty disk for every database that the manifest grants; `sturdy` ones never lose power.
@@ -116,6 +113,9 @@ struct Running {
     stop: watch::Sender<bool>,
 }
 
+/// Every machine of a world. Weak: the machines know each other through it.
+pub type Machines = Arc<Mutex<Vec<Weak<Machine>>>>;
+
 /// One machine with the whole application.
 pub struct Machine {
     pub number: usize,
@@ -124,7 +124,7 @@ pub struct Machine {
     disks: BTreeMap<String, Arc<Disk>>,
     values: BTreeMap<String, String>,
     world: Arc<SimWorld>,
-    all: Arc<Mutex<Vec<Arc<Machine>>>>,
+    all: Machines,
     running: Mutex<Option<Running>>,
     cut_off: AtomicBool,
     dying: Arc<Notify>,
@@ -158,7 +158,7 @@ impl Machine {
         application: &Arc<Application>,
         disks: &BTreeMap<String, Arc<Disk>>,
         values: &BTreeMap<String, String>,
-        all: &Arc<Mutex<Vec<Arc<Machine>>>>,
+        all: &Machines,
         habits: Habits,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -201,7 +201,7 @@ impl Machine {
             let open = |database: &str| -> Result<Arc<dyn Backend>> {
                 let disk = self.disks.get(database).context("no such disk")?.clone();
                 let database = SimDatabase { sim: self.sim.clone(), disk, life: life.clone() };
-                Ok(Arc::new(Arc::new(database)))
+                Ok(Arc::new(database))
             };
             let world: Arc<dyn World> = self.world.clone();
             let grants =
@@ -262,7 +262,7 @@ impl Machine {
         if self.sim.strikes(Fault::AllCrash) {
             self.sim.took_effect(Fault::AllCrash);
             let machines = lock(&self.all).clone();
-            for machine in machines {
+            for machine in machines.iter().filter_map(Weak::upgrade) {
                 machine.dying.notify_one();
             }
         }
@@ -316,19 +316,7 @@ impl Machine {
         tokio::select! {
             biased;
             () = life.died.notified() => Err(Error::ConnectionTerminated),
-            answered = answer(service, request) => answered,
+            answered = service.answer(request) => answered,
         }
     }
-}
-
-async fn answer(
-    service: Arc<Service>,
-    request: http::Request<WasiBody>,
-) -> Result<http::Response<WasiBody>, Error> {
-    service.call(request).await.map_err(|refusal| match refusal {
-        Refusal::Busy => Error::ConnectionLimitReached,
-        Refusal::BodyTooLarge => Error::HttpRequestBodySize(None),
-        Refusal::TimedOut => Error::HttpResponseTimeout,
-        Refusal::Failed(_) => Error::ConnectionTerminated,
-    })
 }

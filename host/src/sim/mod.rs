@@ -21,9 +21,11 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use crate::engine::hex;
+
 pub use clock::SimWorld;
 pub use faults::{Counts, FAULTS, Fault, Profile};
-pub use machine::{Application, Habits, Life, Machine};
+pub use machine::{Application, Habits, Life, Machine, Machines};
 pub use network::{Reply, SimNetwork, ask};
 pub use storage::{Disk, SimDatabase};
 
@@ -34,8 +36,8 @@ pub const EPOCH_MILLIS: u64 = 1_767_225_600_000;
 pub struct Sim {
     /// Crashes that are planned, not rolled.
     planned: Mutex<Vec<Crash>>,
-    /// Host calls, as they were made; kept when crashes are planned.
-    made: Mutex<Vec<String>>,
+    /// Host calls, as they were made since crashes were planned; a campaign keeps none.
+    made: Mutex<Option<Vec<String>>>,
     dice: Mutex<StdRng>,
     started: Instant,
     profile: Mutex<Profile>,
@@ -144,7 +146,9 @@ impl Sim {
 
     /// The number of the next host call, over all machines.
     fn next_call(&self, what: &str) -> u64 {
-        lock(&self.made).push(what.to_owned());
+        if let Some(made) = lock(&self.made).as_mut() {
+            made.push(what.to_owned());
+        }
         self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -153,14 +157,17 @@ impl Sim {
         lock(&self.planned).contains(&Crash { call, after })
     }
 
-    /// Machines die at these calls, whatever the dice say.
+    /// Machines die at these calls, counted from now, whatever the dice say.
     pub fn plan(&self, crashes: &[Crash]) {
-        *lock(&self.planned) = crashes.to_vec();
+        let now = self.calls();
+        let planned = crashes.iter().map(|crash| Crash { call: crash.call + now, ..*crash });
+        *lock(&self.planned) = planned.collect();
+        *lock(&self.made) = Some(Vec::new());
     }
 
-    /// Every host call so far, by what it was.
+    /// Every host call since `plan`, by what it was.
     pub fn made(&self) -> Vec<String> {
-        lock(&self.made).clone()
+        lock(&self.made).clone().unwrap_or_default()
     }
 
     pub fn calls(&self) -> u64 {
@@ -169,8 +176,7 @@ impl Sim {
 
     /// SHA-256 over the history so far, in hex.
     pub fn digest(&self) -> String {
-        let digest = lock(&self.trace).digest.clone().finalize();
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&lock(&self.trace).digest.clone().finalize())
     }
 
     /// The history, if it was kept.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use super::machine::{Life, Machine};
+use super::machine::{Life, Machine, Machines};
 use super::{Fault, Sim, lock};
 use crate::http::PEER_HEADER;
 use crate::http::outbound::{Answer, Network, local_name};
@@ -24,13 +24,11 @@ pub struct Reply {
     pub body: Bytes,
 }
 
-type Machines = Vec<Arc<Machine>>;
-
 /// One machine's way to the services of all.
 pub struct SimNetwork {
     pub sim: Arc<Sim>,
     pub life: Arc<Life>,
-    pub machines: Arc<std::sync::Mutex<Machines>>,
+    pub machines: Machines,
 }
 
 impl Network for SimNetwork {
@@ -55,7 +53,7 @@ impl SimNetwork {
         let machines = lock(&self.machines);
         let elsewhere = self.sim.below(4) == 0;
         let number = if elsewhere { self.sim.below(machines.len() as u64) } else { here as u64 };
-        machines.get(usize::try_from(number).unwrap_or(0)).cloned()
+        machines.get(usize::try_from(number).unwrap_or(0))?.upgrade()
     }
 }
 

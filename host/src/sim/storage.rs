@@ -86,6 +86,7 @@ impl Guarded {
 }
 
 /// One machine's way to a disk.
+#[derive(Clone)]
 pub struct SimDatabase {
     pub sim: Arc<Sim>,
     pub disk: Arc<Disk>,
@@ -93,7 +94,7 @@ pub struct SimDatabase {
 }
 
 impl SimDatabase {
-    async fn query(self: Arc<Self>, statement: Statement) -> Result<Outcome, Error> {
+    async fn query(self, statement: Statement) -> Result<Outcome, Error> {
         let (sim, life) = (&self.sim, &self.life);
         let number = life.call(&format!("{} read", self.disk.name)).await;
         life.wait(sim.latency()).await;
@@ -108,7 +109,7 @@ impl SimDatabase {
     }
 
     async fn execute(
-        self: Arc<Self>,
+        self,
         statements: Vec<Statement>,
         durability: Durability,
     ) -> Result<Vec<Outcome>, Error> {
@@ -152,7 +153,7 @@ impl SimDatabase {
     }
 }
 
-impl Backend for Arc<SimDatabase> {
+impl Backend for SimDatabase {
     fn query(&self, statement: Statement) -> Answer<Outcome> {
         Box::pin(self.clone().query(statement))
     }
