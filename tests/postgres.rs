@@ -17,9 +17,9 @@ use settle_tests::postgres::{Server, client, shared};
 use settle_tests::shoppers::{Dice, Told, histogram, seed, shop, wait_until_settled};
 
 const CLIENTS: u64 = 16;
-/// Longest time from a host's death to the end of its sagas: the lease, a second, and the delay that
-/// the acquirer was asked for, which it takes again.
-const TAKEOVER_TIME_MAX: Duration = Duration::from_secs(15 + 1 + 2);
+/// Longest time from a host's death to the end of its sagas: order's lease, then payment's, which began
+/// later. Within it the sagas end even on a machine whose disk holds everything up for seconds.
+const TAKEOVER_TIME_MAX: Duration = Duration::from_secs(15 + 15);
 
 /// Secrets that several hosts share, so that a token of one is good at the other.
 const SHARED_SECRETS: [&str; 4] = [
@@ -240,7 +240,7 @@ async fn postgresql_killed_under_load_harms_no_order() {
 }
 
 #[tokio::test]
-async fn the_sagas_of_a_killed_host_are_taken_over_within_the_lease() {
+async fn the_sagas_of_a_killed_host_are_taken_over_when_its_leases_lapse() {
     let (url, data) = (shared().database().await, tempfile::tempdir().unwrap());
     let mut dying = start(&folder(data.path(), "dying"), &url);
     let living = start(&folder(data.path(), "living"), &url);
@@ -262,6 +262,7 @@ async fn the_sagas_of_a_killed_host_are_taken_over_within_the_lease() {
         assert!(order.await.unwrap().is_err(), "nobody was told");
     }
     wait_until_settled(&books, || living.log()).await;
+    println!("every saga ended {:?} after the death of its host", died.elapsed());
     assert!(died.elapsed() <= TAKEOVER_TIME_MAX, "{:?}", died.elapsed());
     assert!(violations(&books).is_empty(), "{:?}", violations(&books));
     assert!(orders(&books).values().all(|(status, _)| status == "completed"));

@@ -54,7 +54,7 @@ pub async fn execute(url: &str, statements: Vec<Statement>, relaxed: bool) -> Re
 }
 
 pub async fn now(url: &str) -> Result<u64, Error> {
-    let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)".to_owned();
+    let sql = settle_postgres::NOW.to_owned();
     let found = query(url, Statement { sql, params: vec![], expect: None }).await?;
     match found.rows.first().and_then(|row| row.first()) {
         Some(Value::Int64(millis)) => Ok(u64::try_from(*millis).unwrap_or_default()),

@@ -80,7 +80,7 @@ impl port::GuestDatabase for Database {
     }
 
     async fn now(&self) -> Result<u64, Error> {
-        let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)".to_owned();
+        let sql = settle_postgres::NOW.to_owned();
         let rows = run(sql, vec![]).await?;
         match rows.first().and_then(|row| row.first()).map(value_of) {
             Some(Ok(Value::Int64(millis))) => Ok(u64::try_from(millis).unwrap_or_default()),

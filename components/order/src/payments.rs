@@ -5,7 +5,7 @@ use settle_ports::CallContext;
 use settle_proto::payment_v1 as wire;
 use settle_service_kit::auth::ServiceToken;
 use settle_service_kit::ports::GuestWorld;
-use settle_service_kit::rpc::{self, CallError};
+use settle_service_kit::rpc::{self, CallError, Remote};
 use settle_types::{FailureReason, Money, OperationKey, OrderId, PaymentId, PaymentMethod};
 
 pub struct RemotePayments {
@@ -24,7 +24,8 @@ impl RemotePayments {
     ) -> Result<A, PaymentsError> {
         let token = self.token.get(context, &self.world).await.map_err(PaymentsError::Unreachable)?;
         let path = format!("/{}/{method}", wire::SERVICE);
-        let answer = rpc::call(&self.origin, &path, &token, request, context, &self.world).await;
+        let remote = Remote { origin: &self.origin, path: &path, token: &token };
+        let answer = rpc::call(remote, request, context, &self.world).await;
         answer.map_err(|error| match error {
             CallError::NotSent(reason) => PaymentsError::Unreachable(reason),
             CallError::OutcomeUnknown(reason) => PaymentsError::OutcomeUnknown(reason),

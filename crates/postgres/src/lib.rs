@@ -7,6 +7,9 @@
 
 #![forbid(unsafe_code)]
 
+/// The server's clock, in milliseconds since the Unix epoch.
+pub const NOW: &str = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)";
+
 mod compose;
 mod failure;
 mod text;

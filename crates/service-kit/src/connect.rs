@@ -1,16 +1,14 @@
 //! Unary calls of the Connect protocol: the protobuf message is the body of a plain HTTP request,
 //! an error is JSON with a code by name. Source: connectrpc.com/docs/protocol.
 
-use http::Method;
 use prost::Message;
 use serde::Deserialize;
 use serde_json::json;
 use settle_ports::{CallContext, World};
 
-use crate::context::headers_of;
-use crate::http::{Answer, Call, Outgoing, Reply, send};
+use crate::http::{Answer, Call, Reply};
 use crate::problem::{Kind, Problem};
-use crate::rpc::CallError;
+use crate::rpc::{CallError, Remote, post};
 
 pub const CONTENT_TYPE: &str = "application/proto";
 
@@ -56,24 +54,13 @@ pub fn reply(result: Result<impl Message, Problem>) -> Reply {
 
 /// Calls a unary method of another service.
 pub async fn call<A: Message + Default>(
-    origin: &str,
-    path: &str,
-    token: &str,
+    remote: Remote<'_>,
     message: &impl Message,
     context: &CallContext,
     world: &impl World,
 ) -> Result<A, CallError> {
-    let remaining = context.remaining(world.now());
-    let mut headers = vec![
-        ("content-type".to_owned(), CONTENT_TYPE.into()),
-        ("connect-protocol-version".to_owned(), b"1".to_vec()),
-        ("authorization".to_owned(), format!("Bearer {token}").into_bytes()),
-    ];
-    let carried = headers_of(context, remaining).into_iter();
-    headers.extend(carried.map(|(name, value)| (name.to_owned(), value.into_bytes())));
-    let body = message.encode_to_vec();
-    let outgoing = Outgoing { method: Method::POST, origin, path, headers, body, timeout: remaining };
-    answer_of(&send(outgoing).await?)
+    let own = [("content-type", CONTENT_TYPE), ("connect-protocol-version", "1")];
+    answer_of(&post(remote, own, message.encode_to_vec(), context, world).await?)
 }
 
 #[derive(Deserialize)]

@@ -1,13 +1,11 @@
 //! gRPC unary calls over HTTP: frames, codes, `google.rpc.Status` details.
 
-use http::Method;
 use prost::Message;
 use settle_ports::{CallContext, World};
 
-use crate::context::headers_of;
-use crate::http::{Answer, Call, Outgoing, Reply, send};
+use crate::http::{Answer, Call, Reply};
 use crate::problem::{Kind, Problem};
-use crate::rpc::CallError;
+use crate::rpc::{CallError, Remote, post};
 
 const CONTENT_TYPE: &str = "application/grpc";
 const FRAME_HEAD_BYTES: usize = 5;
@@ -119,25 +117,13 @@ fn base64(bytes: &[u8]) -> String {
 
 /// Calls a unary method of another service.
 pub async fn call<A: Message + Default>(
-    origin: &str,
-    path: &str,
-    token: &str,
+    remote: Remote<'_>,
     message: &impl Message,
     context: &CallContext,
     world: &impl World,
 ) -> Result<A, CallError> {
-    let remaining = context.remaining(world.now());
-    let mut headers = vec![
-        ("content-type".to_owned(), CONTENT_TYPE.into()),
-        ("te".to_owned(), "trailers".into()),
-        ("authorization".to_owned(), format!("Bearer {token}").into_bytes()),
-    ];
-    let carried = headers_of(context, remaining).into_iter();
-    headers.extend(carried.map(|(name, value)| (name.to_owned(), value.into_bytes())));
-    let body = frame(message);
-    let answer =
-        send(Outgoing { method: Method::POST, origin, path, headers, body, timeout: remaining }).await?;
-    answer_of(&answer)
+    let own = [("content-type", CONTENT_TYPE), ("te", "trailers")];
+    answer_of(&post(remote, own, frame(message), context, world).await?)
 }
 
 fn answer_of<A: Message + Default>(answer: &Answer) -> Result<A, CallError> {

@@ -101,6 +101,32 @@ macro_rules! methods {
 }
 pub(crate) use methods;
 
+/// Whether a request that failed may have been carried out: yes, unless it cannot have left. For
+/// WASI's generated type, which each edition has its own of.
+macro_rules! send_errors {
+    ($wasi:ty) => {
+        fn send_error(error: $wasi) -> SendError {
+            type Wasi = $wasi;
+            match error {
+                Wasi::DnsTimeout
+                | Wasi::DnsError(_)
+                | Wasi::DestinationNotFound
+                | Wasi::DestinationUnavailable
+                | Wasi::DestinationIpProhibited
+                | Wasi::DestinationIpUnroutable
+                | Wasi::ConnectionRefused
+                | Wasi::ConnectionTimeout
+                | Wasi::ConnectionLimitReached
+                | Wasi::TlsCertificateError
+                | Wasi::HttpRequestDenied
+                | Wasi::HttpRequestUriInvalid => SendError::NotSent(error.to_string()),
+                other => SendError::OutcomeUnknown(other.to_string()),
+            }
+        }
+    };
+}
+pub(crate) use send_errors;
+
 /// Fields of `application/x-www-form-urlencoded` text (a query, or a form's body).
 pub fn form_fields(text: &str) -> Result<Vec<(String, String)>, Problem> {
     let pairs = text.split('&').filter(|pair| !pair.is_empty());

@@ -1,13 +1,16 @@
 //! Unary calls between services: gRPC, or Connect where a host has no HTTP/2 trailers. The
 //! messages are the same protobuf.
 
+use http::Method;
 use prost::Message;
+use settle_ports::{CallContext, World};
 
 #[cfg(feature = "p2")]
 pub use crate::connect::call;
+use crate::context::headers_of;
 #[cfg(not(feature = "p2"))]
 pub use crate::grpc::call;
-use crate::http::{Call, Reply, SendError};
+use crate::http::{Answer, Call, Outgoing, Reply, SendError, send};
 use crate::problem::Problem;
 use crate::{connect, grpc};
 
@@ -42,6 +45,31 @@ impl Protocol {
             Protocol::Connect => connect::reply(result),
         }
     }
+}
+
+/// A method of another service: where it is, and with what token.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote<'a> {
+    pub origin: &'a str,
+    pub path: &'a str,
+    pub token: &'a str,
+}
+
+/// Posts a framed message; `own` are the protocol's own headers.
+pub(crate) async fn post(
+    remote: Remote<'_>,
+    own: [(&str, &str); 2],
+    body: Vec<u8>,
+    context: &CallContext,
+    world: &impl World,
+) -> Result<Answer, SendError> {
+    let timeout = context.remaining(world.now());
+    let authorization = ("authorization", format!("Bearer {}", remote.token));
+    let headers = own.into_iter().map(|(name, value)| (name, value.to_owned()));
+    let headers = headers.chain([authorization]).chain(headers_of(context, timeout));
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.into_bytes())).collect();
+    let Remote { origin, path, .. } = remote;
+    send(Outgoing { method: Method::POST, origin, path, headers, body, timeout }).await
 }
 
 /// A call that has no answer to rely on.

@@ -78,7 +78,7 @@ impl Database for SqlDatabase {
     }
 
     async fn now(&self) -> Result<Timestamp, SqlError> {
-        let rows = run("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)", vec![])?;
+        let rows = run(settle_postgres::NOW, vec![])?;
         let row = rows.first().map(row_of).transpose()?.unwrap_or_default();
         Ok(row.time(0)?)
     }

@@ -65,21 +65,4 @@ fn request_of(outgoing: Outgoing<'_>) -> Result<Request, SendError> {
     Ok(request)
 }
 
-/// Whether a request that failed may have been carried out: yes, unless it cannot have left.
-fn send_error(error: ErrorCode) -> SendError {
-    match error {
-        ErrorCode::DnsTimeout
-        | ErrorCode::DnsError(_)
-        | ErrorCode::DestinationNotFound
-        | ErrorCode::DestinationUnavailable
-        | ErrorCode::DestinationIpProhibited
-        | ErrorCode::DestinationIpUnroutable
-        | ErrorCode::ConnectionRefused
-        | ErrorCode::ConnectionTimeout
-        | ErrorCode::ConnectionLimitReached
-        | ErrorCode::TlsCertificateError
-        | ErrorCode::HttpRequestDenied
-        | ErrorCode::HttpRequestUriInvalid => SendError::NotSent(error.to_string()),
-        other => SendError::OutcomeUnknown(other.to_string()),
-    }
-}
+crate::http::send_errors!(ErrorCode);

@@ -96,7 +96,7 @@ impl Backend for Postgres {
     }
 
     fn now(&self) -> Answer<u64> {
-        let sql = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)".to_owned();
+        let sql = settle_postgres::NOW.to_owned();
         let answered = self.query(Statement { sql, params: vec![], expect: None });
         Box::pin(async move {
             match answered.await?.rows.first().and_then(|row| row.first()) {
