@@ -246,6 +246,18 @@ async fn a_pending_charge_is_settled_by_a_lookup() {
 // ---- refunds ----
 
 #[tokio::test]
+async fn only_the_first_version_of_a_document_may_be_lost() {
+    // The number of a later one would be given again, and guard a write that must not be.
+    use settle_ports::Durability::{Durable, Relaxed};
+    let till = Till::open().await;
+    till.acquirer.script([Pending, Pending]);
+    till.process(TOTAL).await.unwrap();
+    assert_eq!(*till.database.writes.borrow(), [Relaxed]);
+    till.process(TOTAL).await.unwrap();
+    assert_eq!(*till.database.writes.borrow(), [Relaxed, Durable]);
+}
+
+#[tokio::test]
 async fn refunds_are_once_for_each_key_and_never_over_what_is_left() {
     let till = Till::open().await;
     let payment = till.captured().await;

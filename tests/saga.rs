@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
-use settle_order_core::{Caller, IdempotencyClaim, OrderError, Status};
+use settle_order_core::{
+    Caller, Event, IdempotencyClaim, Lease, Order, OrderError, OrderSaga, Status, StoreError,
+};
 use settle_ports::{Database as _, Durability, World as _, sql};
+use settle_saga::Saga;
 use settle_tests::native::{CallFault, DbFault, TOTAL, alice, context, request};
-use settle_tests::shop::{LEASE, ORDER_DEADLINE, SECOND, Shop};
+use settle_tests::shop::{Driver, LEASE, ORDER_DEADLINE, SECOND, Shop};
 
 use CallFault::{AnswerLost, Declined, NotSent, Pending};
 
@@ -334,37 +337,97 @@ async fn a_zombie_owner_writes_nothing_after_a_takeover() {
     assert_eq!(ended.status, Status::Completed);
     // The zombie wakes up and wants to write its own end.
     let rows = shop.count("SELECT count(*) FROM order_journal").await;
-    stale.record(settle_order_core::Event::DeadlinePassed, shop.world.now()).unwrap();
+    stale.record(Event::DeadlinePassed, shop.world.now()).unwrap();
     let lease = settle_order_core::Lease { owner: "zombie", until: shop.world.now() };
     let written =
         zombie.store.append(&order, &stale, lease, &context(&shop.world), Durability::Durable).await;
-    assert!(matches!(written, Err(settle_order_core::StoreError::Stale)));
+    assert!(matches!(written, Err(StoreError::Stale)));
     assert_eq!(shop.count("SELECT count(*) FROM order_journal").await, rows);
     assert_eq!(shop.read(&successor, order.id).await, ended);
 }
 
+/// The database server dies and loses what was relaxed: the order is as it was placed.
+async fn lose_all_but_the_intent(shop: &Shop) {
+    for statement in [
+        "DELETE FROM order_journal WHERE seq > 0",
+        "DELETE FROM order_outbox WHERE seq > 0",
+        "UPDATE orders SET status = 'payment_pending', payment_id = NULL, due_at = 0",
+    ] {
+        shop.database.execute(vec![sql(statement)], Durability::Durable).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_journal_that_lost_entries_gets_no_hole() {
-    // A database server crashes and loses what was relaxed; a host still holds it in memory.
     let shop = Shop::open().await;
     let host = shop.host("one");
     let order = shop.place(&host, "book").await.unwrap();
-    assert_eq!(order.status, Status::Completed);
     let mut held = host.store.saga(order.id).await.unwrap();
-    let lost = ["DELETE FROM order_journal WHERE seq > 0", "DELETE FROM order_outbox WHERE seq > 0"];
-    for statement in lost {
-        shop.database.execute(vec![sql(statement)], Durability::Durable).await.unwrap();
-    }
-    let rewind = sql("UPDATE orders SET status = 'payment_pending', payment_id = NULL, due_at = 0");
-    shop.database.execute(vec![rewind], Durability::Durable).await.unwrap();
-    held.record(settle_order_core::Event::CancelRequested { by: order.user_id.clone() }, shop.world.now())
-        .unwrap();
-    let lease = settle_order_core::Lease { owner: "one", until: shop.world.now() };
-    let written = host.store.append(&order, &held, lease, &context(&shop.world), Durability::Durable).await;
-    assert!(matches!(written, Err(settle_order_core::StoreError::Stale)), "{written:?}");
+    lose_all_but_the_intent(&shop).await;
+    held.record(Event::CancelRequested { by: order.user_id.clone() }, shop.world.now()).unwrap();
+    let written = append(&shop, &host, &order, &held).await;
+    assert!(matches!(written, Err(StoreError::Stale)), "{written:?}");
     assert_eq!(shop.count("SELECT count(*) FROM order_journal").await, 1);
     shop.recover(&host).await;
     assert_eq!(shop.read(&host, order.id).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn a_journal_that_lost_entries_goes_on_with_one_history() {
+    let shop = Shop::open().await;
+    shop.payments.script([Pending]);
+    let host = shop.host("one");
+    let order = shop.place(&host, "book").await.unwrap();
+    let mut held = host.store.saga(order.id).await.unwrap();
+    lose_all_but_the_intent(&shop).await;
+    // Another host writes an entry of its own where the lost one was.
+    let other = shop.host("two");
+    other.cancel(&context(&shop.world), &alice(), order.id).await.unwrap();
+    let again = shop.world.now().plus(SECOND);
+    held.record(Event::ChargeDeferred { due_at: again }, shop.world.now()).unwrap();
+    let written = append(&shop, &host, &order, &held).await;
+    assert!(matches!(written, Err(StoreError::Stale)), "{written:?}");
+    assert_eq!(shop.read(&other, order.id).await.status, Status::Cancelled);
+}
+
+async fn append(shop: &Shop, host: &Driver, order: &Order, saga: &Saga<OrderSaga>) -> Result<(), StoreError> {
+    let lease = Lease { owner: "one", until: shop.world.now() };
+    host.store.append(order, saga, lease, &context(&shop.world), Durability::Durable).await
+}
+
+#[tokio::test]
+async fn a_read_on_a_shared_database_shows_what_payment_knows_or_nothing() {
+    let shop = Shop::open().await;
+    let host = shop.host("one");
+    let order = shop.place(&host, "book").await.unwrap();
+    assert_eq!(order.status, Status::Completed, "and the client has seen it");
+    lose_all_but_the_intent(&shop).await;
+    let due = sql("UPDATE orders SET due_at = 9000000000000");
+    shop.database.execute(vec![due], Durability::Durable).await.unwrap();
+    shop.payments.script([NotSent]);
+    let read = host.read(&context(&shop.world), &alice(), order.id).await;
+    assert!(matches!(read, Err(OrderError::Unavailable { .. })), "{read:?}");
+    assert_eq!(shop.read(&host, order.id).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn what_payment_could_answer_otherwise_later_is_durable_at_once() {
+    use Durability::{Durable, Relaxed};
+    let shop = Shop::open().await;
+    shop.payments.script([Declined]);
+    shop.place(&shop.host("a"), "book").await.unwrap();
+    assert_eq!(*shop.database.writes.borrow(), [Durable, Durable], "the client is told of a failure");
+
+    let shop = Shop::open().await;
+    shop.payments.script([NotSent, NotSent, NotSent]);
+    let host = shop.host("a");
+    shop.place(&host, "book").await.unwrap();
+    shop.world.advance(ORDER_DEADLINE);
+    shop.database.writes.borrow_mut().clear();
+    host.resume_due(1).await.unwrap();
+    // The claim, the deadline before the undo is sent, the end.
+    assert_eq!(*shop.database.writes.borrow(), [Relaxed, Durable, Relaxed]);
+    assert_eq!(shop.calls().last(), Some(&"undo"));
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use settle_host::sim::{self, Application, Habits, Machine, Machines, Profile, Sim};
+use settle_host::sim::{self, Application, Habits, Machine, Machines, Profile, Setup, Sim};
 use settle_tests::host::{binary, cache, probe_manifest, root};
 
 /// `settle sim` with these arguments; its JSON.
@@ -50,7 +50,7 @@ fn mistakes_in_arguments_are_told() {
 fn probe_run(manifest: &Path, seed: u64) -> (String, u32, u32) {
     let application = Arc::new(Application::load(manifest, &cache()).unwrap());
     let run = async {
-        let sim = Sim::new(seed, Profile::named("storm").unwrap(), false);
+        let sim = Sim::new(Setup::new(seed, Profile::named("storm").unwrap()));
         let (disks, all) = (application.disks(&[]).unwrap(), Machines::default());
         let values = BTreeMap::new();
         let machine = Machine::new(0, &sim, &application, &disks, &values, &all, Habits::default());

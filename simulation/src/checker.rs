@@ -113,7 +113,7 @@ pub fn violations(disks: &Disks, notes: &Notes, users: &[String]) -> Result<Vec<
         (cell(&row, 0).to_owned(), order)
     })
     .collect();
-    money(disks, &orders, &mut found)?;
+    money(disks, &orders, notes, &mut found)?;
     history(disks, &orders, &mut found)?;
     for told in notes.told.values() {
         client(told, &orders, users, &mut found);
@@ -130,8 +130,22 @@ pub fn violations(disks: &Disks, notes: &Notes, users: &[String]) -> Result<Vec<
     Ok(found)
 }
 
+/// Whether this was returned of a completed order: all refunds that support was told are done, and
+/// any of the others.
+fn is_explained(returned: i64, refunds: &[(i64, bool)]) -> bool {
+    let Some(((minor, told), rest)) = refunds.split_first() else { return returned == 0 };
+    is_explained(returned - minor, rest) || (!told && is_explained(returned, rest))
+}
+
 /// The acquirer's ledger is the truth; payment's agrees; every order's end fits.
-fn money(disks: &Disks, orders: &BTreeMap<String, Order>, found: &mut Vec<String>) -> Result<()> {
+fn money(
+    disks: &Disks,
+    orders: &BTreeMap<String, Order>,
+    notes: &Notes,
+    found: &mut Vec<String>,
+) -> Result<()> {
+    let refunds: BTreeMap<&String, &Vec<(i64, bool)>> =
+        notes.told.values().filter_map(|told| Some((told.ids.first()?, &told.refunds))).collect();
     let sql = "SELECT key, captured_minor, returned_minor, captures FROM acquirer_charges";
     let mut charged: BTreeMap<String, (i64, i64)> = BTreeMap::new();
     for row in rows(disks, "acquirer", sql)? {
@@ -148,7 +162,7 @@ fn money(disks: &Disks, orders: &BTreeMap<String, Order>, found: &mut Vec<String
     for (id, order) in orders {
         let (kept, captures) = charged.get(id).copied().unwrap_or((0, 0));
         let right = match order.status.as_str() {
-            "completed" => kept == order.total,
+            "completed" => is_explained(order.total - kept, refunds.get(id).map_or(&[][..], |all| all)),
             "payment_failed" | "cancelled" => kept == 0,
             "needs_attention" => true,
             _ => false,
@@ -208,7 +222,7 @@ fn history(disks: &Disks, orders: &BTreeMap<String, Order>, found: &mut Vec<Stri
 
 /// What one client saw fits one order of its own, and never went backwards.
 fn client(told: &Told, orders: &BTreeMap<String, Order>, users: &[String], found: &mut Vec<String>) {
-    let key = &told.key;
+    let key = &told.name;
     if told.ids.len() > 1 {
         found.push(format!("{key} was answered with {} orders", told.ids.len()));
     }
@@ -227,7 +241,7 @@ fn client(told: &Told, orders: &BTreeMap<String, Order>, users: &[String], found
     }
     let impossible = match told.wish {
         Wish::Declined | Wish::FinalStepFails | Wish::Undone(_) => order.status == "completed",
-        Wish::Completes => order.status == "payment_failed",
+        Wish::Completes | Wish::CompletesSlowly => order.status == "payment_failed",
         Wish::Either(_) => false,
     };
     if impossible {
@@ -237,7 +251,10 @@ fn client(told: &Told, orders: &BTreeMap<String, Order>, users: &[String], found
 
 /// Whether a status can follow another, over any number of steps.
 fn reaches(from: &str, to: &str) -> bool {
-    let next = STEPS.iter().find(|(status, _)| *status == from).map_or(&[][..], |(_, next)| *next);
-    // Parked orders go back only by an operator, of which there is none here.
-    from == to || (from != "needs_attention" && next.iter().any(|next| reaches(next, to)))
+    let (mut known, mut look) = (BTreeSet::from([from]), vec![from]);
+    while let Some(status) = look.pop() {
+        let next = STEPS.iter().find(|(from, _)| *from == status).map_or(&[][..], |(_, next)| *next);
+        look.extend(next.iter().filter(|next| known.insert(next)));
+    }
+    known.contains(to)
 }

@@ -1,26 +1,25 @@
 //! `settle sim`: the shipped components in a simulated world, seed after seed.
 
+mod campaign;
 mod checker;
 mod matrix;
 mod run;
+mod shrink;
+mod steps;
 mod workload;
 
-use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use serde_json::json;
-use settle_host::engine::hex;
-use settle_host::sim::{Application, Counts, FAULTS, Fault, Profile};
-use sha2::{Digest as _, Sha256};
+use settle_host::sim::{Application, PROFILES, Profile};
 
-use run::{Plan, Verdict, simulate};
+use run::{Plan, simulate};
 
 /// Runs the application's own components in a deterministic world with faults, and checks that every
 /// order ends completed or fully undone.
@@ -42,6 +41,12 @@ struct Cli {
     /// Runs one seed, with the services' log and the timeline of every event.
     #[arg(long)]
     replay: Option<u64>,
+    /// With --replay: only these orders, by number.
+    #[arg(long, requires = "replay", value_parser = numbers)]
+    only_orders: Option<BTreeSet<u64>>,
+    /// With --replay: only these faults, by the number of their chance.
+    #[arg(long, requires = "replay", value_parser = numbers)]
+    only_faults: Option<BTreeSet<u64>>,
     /// Crashes at every host call of every path (`single`), and again in the recovery (`pairs`).
     #[arg(long, value_parser = ["single", "pairs"])]
     matrix: Option<String>,
@@ -68,6 +73,12 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     if range.0 < range.1 { Ok(range) } else { Err(wrong()) }
 }
 
+/// `3,17,40`, or nothing for none.
+fn numbers(text: &str) -> Result<BTreeSet<u64>, String> {
+    let parts = text.split(',').filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().map_err(|_| format!("`{part}` is not a number"))).collect()
+}
+
 fn main() -> ExitCode {
     match start(&Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
@@ -81,7 +92,7 @@ fn main() -> ExitCode {
 
 fn start(cli: &Cli) -> Result<bool> {
     let Some(profile) = Profile::named(&cli.profile) else {
-        bail!("there is no profile `{}`: calm, storm, crash, partition, power, clock", cli.profile)
+        bail!("there is no profile `{}`; there are {}", cli.profile, PROFILES.join(", "))
     };
     if cli.hosts == 0 || cli.orders == 0 {
         bail!("at least one host and one order");
@@ -91,25 +102,31 @@ fn start(cli: &Cli) -> Result<bool> {
     if let Some(kind) = &cli.matrix {
         return crash_matrix(&application, kind == "pairs", cli);
     }
-    let plan = Plan { orders: cli.orders, machines: cli.hosts, profile, loud: cli.replay.is_some() };
-    if let Some(seed) = cli.replay {
-        let verdict = simulate(&application, &plan, seed)?;
-        for line in &verdict.timeline {
-            println!("{line}");
+    let mut plan = Plan::new(cli.orders, cli.hosts, profile);
+    let Some(seed) = cli.replay else {
+        let total = campaign::run(&application, &plan, cli.seeds, threads(cli), !cli.json)?;
+        if cli.json {
+            println!("{}", total.json());
+        } else {
+            total.print();
+            if let Some(seed) = total.first_failed() {
+                shrink::shrink(&application, &plan, seed)?.print();
+            }
         }
-        println!("seed {seed}: {} host calls, digest {}", verdict.calls, verdict.digest);
-        for violation in &verdict.violations {
-            println!("VIOLATION {violation}");
-        }
-        return Ok(verdict.violations.is_empty());
+        return Ok(total.is_convincing());
+    };
+    plan.loud = true;
+    plan.only_orders = cli.only_orders.clone();
+    plan.only_faults = cli.only_faults.clone();
+    let verdict = simulate(&application, &plan, seed)?;
+    for line in &verdict.timeline {
+        println!("{line}");
     }
-    let total = campaign(&application, &plan, cli)?;
-    if cli.json {
-        println!("{}", total.json());
-    } else {
-        total.print(cli);
+    println!("seed {seed}: {} host calls, digest {}", verdict.calls, verdict.digest);
+    for violation in &verdict.violations {
+        println!("VIOLATION {violation}");
     }
-    Ok(total.failed.is_empty() && total.idle_faults(&plan.profile).is_empty())
+    Ok(verdict.violations.is_empty())
 }
 
 fn threads(cli: &Cli) -> usize {
@@ -148,155 +165,4 @@ fn crash_matrix(application: &Arc<Application>, pairs: bool, cli: &Cli) -> Resul
         started.elapsed().as_secs_f64()
     );
     Ok(failed == 0)
-}
-
-/// All seeds, on all cores.
-fn campaign(application: &Arc<Application>, plan: &Plan, cli: &Cli) -> Result<Total> {
-    let (first, last) = cli.seeds;
-    let threads = threads(cli);
-    let (next, started) = (AtomicU64::new(first), Instant::now());
-    let total = Mutex::new(Total::default());
-    std::thread::scope(|scope| -> Result<()> {
-        let work = || -> Result<()> {
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= last {
-                    return Ok(());
-                }
-                let verdict = simulate(application, plan, seed)?;
-                let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
-                total.add(verdict, plan);
-                if !cli.json && std::io::stderr().is_terminal() {
-                    total.progress(last - first, started);
-                }
-            }
-        };
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            worker.join().map_err(|_| anyhow::anyhow!("a simulation panicked"))??;
-        }
-        Ok(())
-    })?;
-    let mut total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
-    total.seconds = started.elapsed().as_secs_f64();
-    total.threads = threads;
-    Ok(total)
-}
-
-/// The sum of all seeds.
-#[derive(Default)]
-struct Total {
-    seeds: u64,
-    orders: u64,
-    calls: u64,
-    counts: Counts,
-    ends: BTreeMap<String, u64>,
-    failed: Vec<(u64, Vec<String>)>,
-    /// By seed: threads finish in any order.
-    digests: BTreeMap<u64, String>,
-    seconds: f64,
-    threads: usize,
-}
-
-impl Total {
-    fn add(&mut self, verdict: Verdict, plan: &Plan) {
-        self.seeds += 1;
-        self.orders += plan.orders;
-        self.calls += verdict.calls;
-        self.counts.add(&verdict.counts);
-        for (status, count) in verdict.ends {
-            *self.ends.entry(status).or_default() += count;
-        }
-        if !verdict.violations.is_empty() {
-            self.failed.push((verdict.seed, verdict.violations));
-        }
-        self.digests.insert(verdict.seed, verdict.digest);
-    }
-
-    fn progress(&self, seeds: u64, started: Instant) {
-        let rate = self.orders as f64 / started.elapsed().as_secs_f64();
-        eprint!(
-            "\r{}/{seeds} seeds, {} orders, {rate:.0}/s, {} failed ",
-            self.seeds,
-            self.orders,
-            self.failed.len()
-        );
-        if self.seeds == seeds {
-            eprintln!();
-        }
-    }
-
-    fn digest(&self) -> String {
-        let mut all = Sha256::new();
-        for digest in self.digests.values() {
-            all.update(digest);
-        }
-        hex(&all.finalize())
-    }
-
-    fn violations(&self) -> usize {
-        self.failed.iter().map(|(_, violations)| violations.len()).sum()
-    }
-
-    fn rate(&self) -> f64 {
-        self.orders as f64 / self.seconds
-    }
-
-    /// Faults of the profile that never changed anything: then the run proves nothing of them.
-    fn idle_faults(&self, profile: &Profile) -> Vec<Fault> {
-        let effective = |fault: &Fault| self.counts.0.get(fault).is_some_and(|(_, effective)| *effective > 0);
-        profile.faults().filter(|fault| !effective(fault)).collect()
-    }
-
-    fn print(&self, cli: &Cli) {
-        println!("{:<28} {:>10} {:>10}", "fault", "injected", "effective");
-        for fault in FAULTS {
-            let (injected, effective) = self.counts.0.get(&fault).copied().unwrap_or((0, 0));
-            println!("{:<28} {injected:>10} {effective:>10}", fault.name());
-        }
-        for (status, count) in &self.ends {
-            println!("{status:<28} {count:>10}");
-        }
-        let rate = self.rate();
-        println!(
-            "{} seeds, {} orders, {} host calls, {:.1} s, {rate:.0} orders/s on {} threads, digest {}",
-            self.seeds,
-            self.orders,
-            self.calls,
-            self.seconds,
-            self.threads,
-            self.digest()
-        );
-        for (seed, violations) in self.failed.iter().take(10) {
-            println!("seed {seed}:");
-            for violation in violations.iter().take(10) {
-                println!("  VIOLATION {violation}");
-            }
-            println!(
-                "  replay: settle sim --replay {seed} --orders {} --hosts {} --profile {}",
-                cli.orders, cli.hosts, cli.profile
-            );
-        }
-        println!("violations: {}", self.violations());
-    }
-
-    fn json(&self) -> serde_json::Value {
-        let faults: BTreeMap<&str, serde_json::Value> = FAULTS
-            .iter()
-            .map(|fault| {
-                let (injected, effective) = self.counts.0.get(fault).copied().unwrap_or((0, 0));
-                (fault.name(), json!({ "injected": injected, "effective": effective }))
-            })
-            .collect();
-        json!({
-            "seeds": self.seeds,
-            "orders": self.orders,
-            "violations": self.violations(),
-            "failed_seeds": self.failed.iter().map(|(seed, _)| seed).collect::<Vec<_>>(),
-            "digest": self.digest(),
-            "orders_per_second": self.rate(),
-            "ends": self.ends,
-            "faults": faults,
-        })
-    }
 }

@@ -102,7 +102,7 @@ fn run(application: &Arc<Application>, path: &Path, crashes: &[Crash]) -> Result
 }
 
 async fn run_in_world(application: Arc<Application>, path: &Path, crashes: Vec<Crash>) -> Result<Ran> {
-    let plan = Plan { orders: 1, machines: path.machines, profile: Profile::calm(), loud: false };
+    let plan = Plan::new(1, path.machines, Profile::calm());
     // With a second machine, the first stays away and the second recovers.
     let alone = path.machines == 1;
     let habits = |number| Habits {

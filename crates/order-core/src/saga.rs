@@ -116,6 +116,30 @@ pub enum Event {
 }
 
 impl Event {
+    /// Whether its write must survive a power cut before anything is built on it. These decide what
+    /// asking again might decide otherwise; all others follow from payment's durable answer.
+    pub fn must_survive(&self) -> bool {
+        match self {
+            Event::Placed(_)
+            // The client is told of a failure: no later cancel may hide it.
+            | Event::PaymentDeclined { .. }
+            // An undo may be on its way: the payment must not be taken up again.
+            | Event::DeadlinePassed
+            | Event::CancelRequested { .. }
+            | Event::Redriven { .. }
+            | Event::ResolvedByHand { .. } => true,
+            Event::PaymentApproved { .. }
+            | Event::PaymentPending { .. }
+            | Event::ChargeDeferred { .. }
+            | Event::PaymentVoided
+            | Event::FinalStepDone
+            | Event::FinalStepFailed { .. }
+            | Event::Undone { .. }
+            | Event::UndoDeferred { .. }
+            | Event::UndoBudgetSpent => false,
+        }
+    }
+
     /// The event's name in the history and the outbox.
     pub fn cause(&self) -> &'static str {
         match self {

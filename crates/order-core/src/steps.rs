@@ -14,7 +14,7 @@ use crate::saga::{Effect, Event, FinalStep, OrderSaga, Phase};
 use crate::store::{Lease, StoreError};
 
 /// Longest wait for one remote call.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// First wait between two tries of one request; doubles.
 const CALL_RETRY_WAIT: Duration = Duration::from_millis(100);
 
@@ -84,8 +84,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         Ok(current)
     }
 
-    /// Writes what is unwritten. These writes can be derived again from payment's durable answer,
-    /// so they are relaxed. False: another owner was faster, and `order` now shows its view.
+    /// Writes what is unwritten. False: another owner was faster, and `order` now shows its view.
     async fn flush(
         &self,
         context: &CallContext,
@@ -95,7 +94,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         if saga.unwritten().is_empty() {
             return Ok(true);
         }
-        match self.write(context, order, saga, Durability::Relaxed).await {
+        match self.write(context, order, saga).await {
             Ok(()) => Ok(true),
             Err(error) => {
                 self.world.log("warn", &format!("saga write of {}: {error}", order.id), context);
@@ -111,8 +110,9 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         context: &CallContext,
         order: &mut Order,
         saga: &mut Saga<OrderSaga>,
-        durability: Durability,
     ) -> Result<(), StoreError> {
+        let must_survive = saga.unwritten().iter().any(|step| step.entry.event.must_survive());
+        let durability = if must_survive { Durability::Durable } else { Durability::Relaxed };
         let mut next = order.clone();
         project(&mut next, saga);
         let until = match saga.next(self.world.now()) {

@@ -149,7 +149,7 @@ impl<D: Database> Store<D> {
         durability: Durability,
     ) -> Result<(), StoreError> {
         let mut statements = journal_statements(order.id, saga, context)?;
-        statements.push(update_order(order, saga, lease));
+        statements.push(update_order(order, saga, lease)?);
         match self.database.execute(statements, durability).await {
             Ok(_) => Ok(()),
             Err(SqlError::Conflict(_) | SqlError::Unmet(_)) => Err(StoreError::Stale),
@@ -274,11 +274,16 @@ fn insert_order(order: &Order, lease: Lease<'_>, correlation_id: &str) -> Result
     .bind(order.updated_at))
 }
 
-fn update_order(order: &Order, saga: &Saga<OrderSaga>, lease: Lease<'_>) -> Statement {
+/// Guarded by the entry before the first unwritten one. It must still be there, of the same time and
+/// with the same status after it: a server that lost relaxed writes while we held them in memory may
+/// hold another owner's in their places, or none.
+fn update_order(order: &Order, saga: &Saga<OrderSaga>, lease: Lease<'_>) -> Result<Statement, StoreError> {
     let due_at = (!order.status.is_settled()).then_some(lease.until);
-    sql("UPDATE orders SET status = $1, failure_reason = $2, payment_id = $3, owner = $4, due_at = $5,
+    let before = saga.stored().ok_or(StoreError::Stale)?;
+    Ok(sql("UPDATE orders SET status = $1, failure_reason = $2, payment_id = $3, owner = $4, due_at = $5,
                 tries = $6, updated_at = $7
-         WHERE id = $8 AND EXISTS (SELECT 1 FROM order_journal WHERE order_id = $8 AND seq = $9)")
+         WHERE id = $8 AND EXISTS (SELECT 1 FROM order_journal
+                                   WHERE order_id = $8 AND seq = $9 AND at = $10 AND status = $11)")
     .bind(order.status.as_str())
     .bind(order.failure_reason.as_ref().map(|reason| reason.as_str()))
     .bind(order.payment_id.map(|id| id.to_string()))
@@ -287,14 +292,10 @@ fn update_order(order: &Order, saga: &Saga<OrderSaga>, lease: Lease<'_>) -> Stat
     .bind(saga.state().tries())
     .bind(order.updated_at)
     .bind(order.id.to_string())
-    .bind(last_written(saga))
-    .expect_rows(1)
-}
-
-/// The entry before the first unwritten one. It must still be there: a server that lost relaxed
-/// writes while we held them in memory would otherwise get a journal with a hole.
-fn last_written(saga: &Saga<OrderSaga>) -> u32 {
-    saga.unwritten().first().map_or(0, |step| step.entry.seq.saturating_sub(1))
+    .bind(before.seq)
+    .bind(before.at)
+    .bind(before.state.status().as_str())
+    .expect_rows(1))
 }
 
 /// One journal row an entry, and one outbox row a change of status.

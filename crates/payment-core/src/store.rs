@@ -82,7 +82,9 @@ impl<D: Database> Store<D> {
         found.rows.first().map(versioned_of).transpose()
     }
 
-    /// Writes a changed document, guarded by its version, with its transfers and outbox row.
+    /// Writes a changed document, guarded by its version, with its transfers and outbox row. Only a
+    /// first version may be relaxed: the number of a later one that a server lost would be given
+    /// again, to another's, and guard nothing.
     pub async fn write(
         &self,
         changed: &mut Versioned,
@@ -92,6 +94,7 @@ impl<D: Database> Store<D> {
         durability: Durability,
     ) -> Result<(), StoreError> {
         let next = changed.version.saturating_add(1);
+        let durability = if changed.version == 0 { durability } else { Durability::Durable };
         let mut statements = Vec::with_capacity(transfers.len().saturating_add(2));
         statements.push(document_statement(changed, next, due_at)?);
         let first_seq = next.saturating_mul(TRANSFERS_PER_VERSION);

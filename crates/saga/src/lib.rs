@@ -70,6 +70,17 @@ pub struct Step<D: Definition> {
     pub after: D::State,
 }
 
+/// Where the stored journal ends: what the next write must find. A storage that lost entries may
+/// hold others in their places.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored<S> {
+    /// Of the last entry.
+    pub seq: u32,
+    pub at: Timestamp,
+    /// The state that it leads to.
+    pub state: S,
+}
+
 /// A saga in memory: where its journal has brought it, and entries not yet written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saga<D: Definition> {
@@ -77,6 +88,8 @@ pub struct Saga<D: Definition> {
     last_at: Timestamp,
     /// Seq of the next entry.
     next_seq: u32,
+    /// `None` before the first write.
+    stored: Option<Stored<D::State>>,
     unwritten: Vec<Step<D>>,
 }
 
@@ -87,7 +100,7 @@ impl<D: Definition> Saga<D> {
         let state = D::begin(&event, now).ok_or_else(illegal)?;
         let entry = Entry { seq: 0, version: D::VERSION, at: now, event };
         let first = Step { entry, after: state.clone() };
-        Ok(Self { state, last_at: now, next_seq: 1, unwritten: vec![first] })
+        Ok(Self { state, last_at: now, next_seq: 1, stored: None, unwritten: vec![first] })
     }
 
     /// The saga that a stored journal tells of, oldest entry first.
@@ -114,7 +127,7 @@ impl<D: Definition> Saga<D> {
             Some(mut saga) => saga.record(entry.event, entry.at).map(|()| saga),
         }
         .map_err(|illegal| ReplayError::Illegal { seq, illegal })?;
-        next.unwritten.clear();
+        next.mark_written();
         Ok(next)
     }
 
@@ -149,9 +162,16 @@ impl<D: Definition> Saga<D> {
         &self.unwritten
     }
 
+    /// The end of the journal without the unwritten entries; `None` when nothing is written.
+    pub fn stored(&self) -> Option<&Stored<D::State>> {
+        self.stored.as_ref()
+    }
+
     /// Forgets the unwritten entries: they are in the storage now.
     pub fn mark_written(&mut self) {
-        self.unwritten.clear();
+        if let Some(last) = self.unwritten.drain(..).next_back() {
+            self.stored = Some(Stored { seq: last.entry.seq, at: last.entry.at, state: last.after });
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::network::SimNetwork;
 use super::storage::{Disk, SimDatabase};
-use super::{Fault, Sim, SimWorld, lock};
+use super::{Call, Fault, Sim, SimWorld, UnderWay, lock};
 use crate::guest::Ctx;
 use crate::http::outbound::Local as _;
 use crate::manifest::Manifest;
@@ -27,6 +27,7 @@ use crate::{engine, recovery};
 
 /// Longest time that a machine is down or cut off.
 const AWAY_MILLIS_MAX: u64 = 20_000;
+const RESTART_MILLIS_MAX: u64 = 1_500;
 /// Furthest that a wall clock is off.
 const SKEW_MILLIS_MAX: u64 = 30_000;
 
@@ -71,22 +72,21 @@ pub struct Life {
 
 impl Life {
     /// A host call begins. The machine may die here.
-    pub async fn call(&self, what: &str) -> u64 {
+    pub async fn call(&self, call: Call<'_>, what: String) -> UnderWay {
         self.live_on().await;
-        let number = self.sim.next_call(what);
-        self.sim.tell(format!("#{number} m{} {what}", self.machine));
-        self.may_die(number, false).await;
-        number
+        let call = self.sim.begin_call(self.machine, what, (self.sim.steps)(&call));
+        self.may_die(&call, false).await;
+        call
     }
 
     /// A host call has had its effect, and is not answered yet. The machine may die here.
-    pub async fn called(&self, number: u64) {
-        self.may_die(number, true).await;
+    pub async fn called(&self, call: &UnderWay) {
+        self.may_die(call, true).await;
     }
 
-    async fn may_die(&self, call: u64, after: bool) {
-        if self.sim.is_planned(call, after) || self.sim.strikes(Fault::HostCrash) {
-            self.sim.took_effect(Fault::HostCrash);
+    async fn may_die(&self, call: &UnderWay, after: bool) {
+        if self.sim.is_planned(call.number, after) || self.sim.strikes(Fault::HostCrash) {
+            self.sim.took_effect(Fault::HostCrash, call.step);
             self.dying.notify_one();
             self.dead.store(true, Ordering::Relaxed);
         }
@@ -260,7 +260,7 @@ impl Machine {
 
     async fn weather(self: &Arc<Self>) {
         if self.sim.strikes(Fault::AllCrash) {
-            self.sim.took_effect(Fault::AllCrash);
+            self.sim.took_effect_on(Fault::AllCrash, |_| true);
             let machines = lock(&self.all).clone();
             for machine in machines.iter().filter_map(Weak::upgrade) {
                 machine.dying.notify_one();
@@ -270,13 +270,13 @@ impl Machine {
             let skew = self.sim.below(2 * SKEW_MILLIS_MAX).cast_signed() - SKEW_MILLIS_MAX.cast_signed();
             self.sim.tell(format!("m{} clock is off by {skew} ms", self.number));
             self.world.set_skew(skew);
-            self.sim.took_effect(Fault::ClockJump);
+            self.sim.took_effect_on(Fault::ClockJump, |machine| machine == self.number);
         }
         if self.sim.strikes(Fault::Partition) {
             self.sim.tell(format!("m{} is cut off", self.number));
             self.cut_off.store(true, Ordering::Relaxed);
             let machine = self.clone();
-            let away = Duration::from_millis(self.sim.below(AWAY_MILLIS_MAX));
+            let away = self.time_away();
             tokio::spawn(async move {
                 tokio::time::sleep(away).await;
                 machine.cut_off.store(false, Ordering::Relaxed);
@@ -284,9 +284,14 @@ impl Machine {
         }
     }
 
+    /// Mostly as long as a restart takes, at times much longer.
+    fn time_away(&self) -> Duration {
+        let longest = if self.sim.below(8) == 0 { AWAY_MILLIS_MAX } else { RESTART_MILLIS_MAX };
+        Duration::from_millis(self.sim.below(longest))
+    }
+
     async fn come_back(self: &Arc<Self>) {
-        let random = || Duration::from_millis(self.sim.below(AWAY_MILLIS_MAX));
-        tokio::time::sleep(self.habits.downtime.unwrap_or_else(random)).await;
+        tokio::time::sleep(self.habits.downtime.unwrap_or_else(|| self.time_away())).await;
         if let Err(error) = self.start() {
             // It started before with the same bytes.
             self.sim.tell(format!("m{} does not start: {error:#}", self.number));

@@ -12,6 +12,7 @@ mod machine;
 mod network;
 mod storage;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -24,13 +25,32 @@ use tokio::time::Instant;
 use crate::engine::hex;
 
 pub use clock::SimWorld;
-pub use faults::{Counts, FAULTS, Fault, Profile};
+pub use faults::{Call, Counts, FAULTS, Fault, PROFILES, Profile, Step, Steps, Struck, plain_steps};
 pub use machine::{Application, Habits, Life, Machine, Machines};
 pub use network::{Reply, SimNetwork, ask};
 pub use storage::{Disk, SimDatabase};
 
 /// When every simulation begins: 2026-01-01T00:00:00Z, in milliseconds.
 pub const EPOCH_MILLIS: u64 = 1_767_225_600_000;
+
+/// What one run is made from.
+#[derive(Clone)]
+pub struct Setup {
+    pub seed: u64,
+    pub profile: Profile,
+    /// Keep the history's lines, not only their digest.
+    pub keep_trace: bool,
+    /// Names what a call is for: faults are counted by it.
+    pub steps: Steps,
+    /// Faults strike at the chances with these numbers and at no others, whatever the dice say.
+    pub only: Option<BTreeSet<u64>>,
+}
+
+impl Setup {
+    pub fn new(seed: u64, profile: Profile) -> Self {
+        Self { seed, profile, keep_trace: false, steps: plain_steps, only: None }
+    }
+}
 
 /// What all parts of one run share.
 pub struct Sim {
@@ -41,9 +61,16 @@ pub struct Sim {
     dice: Mutex<StdRng>,
     started: Instant,
     profile: Mutex<Profile>,
+    pub steps: Steps,
+    only: Option<BTreeSet<u64>>,
+    /// Chances that faults have had so far, and those they took.
+    chances: AtomicU64,
+    struck: Mutex<Struck>,
     counts: Mutex<Counts>,
     trace: Mutex<Trace>,
     calls: AtomicU64,
+    /// Calls without an answer yet: machine and step, by number.
+    in_flight: Mutex<BTreeMap<u64, (usize, Step)>>,
 }
 
 /// A crash of the machine that makes a host call, before or after the call's effect.
@@ -65,16 +92,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Sim {
     /// A new world. Call it inside the paused runtime that the run happens in.
-    pub fn new(seed: u64, profile: Profile, keep_trace: bool) -> Arc<Self> {
+    pub fn new(setup: Setup) -> Arc<Self> {
         Arc::new(Self {
             planned: Mutex::default(),
             made: Mutex::default(),
-            dice: Mutex::new(StdRng::seed_from_u64(seed)),
+            dice: Mutex::new(StdRng::seed_from_u64(setup.seed)),
             started: Instant::now(),
-            profile: Mutex::new(profile),
+            profile: Mutex::new(setup.profile),
+            steps: setup.steps,
+            only: setup.only,
+            chances: AtomicU64::new(0),
+            struck: Mutex::default(),
             counts: Mutex::default(),
-            trace: Mutex::new(Trace { digest: Sha256::new(), lines: keep_trace.then(Vec::new) }),
+            trace: Mutex::new(Trace { digest: Sha256::new(), lines: setup.keep_trace.then(Vec::new) }),
             calls: AtomicU64::new(0),
+            in_flight: Mutex::default(),
         })
     }
 
@@ -111,17 +143,37 @@ impl Sim {
 
     /// Decides whether a fault happens now. Counts it as injected.
     pub fn strikes(&self, fault: Fault) -> bool {
+        let number = self.chances.fetch_add(1, Ordering::Relaxed);
         let chance = lock(&self.profile).chance(fault);
-        let strikes = self.chance(chance);
+        let rolled = self.chance(chance);
+        let strikes = self.only.as_ref().map_or(rolled, |only| chance > 0 && only.contains(&number));
         if strikes {
             lock(&self.counts).injected(fault);
+            lock(&self.struck).insert(number, fault);
+            self.tell(format!("fault {number}: {}", fault.name()));
         }
         strikes
     }
 
-    /// A fault changed what somebody saw or what was kept.
-    pub fn took_effect(&self, fault: Fault) {
-        lock(&self.counts).effective(fault);
+    /// The faults so far.
+    pub fn struck(&self) -> Struck {
+        lock(&self.struck).clone()
+    }
+
+    /// A fault changed what somebody saw or what was kept, in a step.
+    pub fn took_effect(&self, fault: Fault, step: Step) {
+        let mut counts = lock(&self.counts);
+        counts.effective(fault);
+        counts.hit(step, fault);
+    }
+
+    /// A fault changed what happens to all calls under way on some machines.
+    pub fn took_effect_on(&self, fault: Fault, machines: impl Fn(usize) -> bool) {
+        let mut counts = lock(&self.counts);
+        counts.effective(fault);
+        for (_, step) in lock(&self.in_flight).values().filter(|(machine, _)| machines(*machine)) {
+            counts.hit(step, fault);
+        }
     }
 
     pub fn counts(&self) -> Counts {
@@ -144,12 +196,15 @@ impl Sim {
         }
     }
 
-    /// The number of the next host call, over all machines.
-    fn next_call(&self, what: &str) -> u64 {
+    /// A host call begins; it is under way until what this answers is dropped.
+    fn begin_call(self: &Arc<Self>, machine: usize, what: String, step: Step) -> UnderWay {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        self.tell(format!("#{number} m{machine} {what}"));
         if let Some(made) = lock(&self.made).as_mut() {
-            made.push(what.to_owned());
+            made.push(what);
         }
-        self.calls.fetch_add(1, Ordering::Relaxed)
+        lock(&self.in_flight).insert(number, (machine, step));
+        UnderWay { sim: self.clone(), number, step }
     }
 
     /// Whether a crash is planned at this point of a call.
@@ -182,6 +237,20 @@ impl Sim {
     /// The history, if it was kept.
     pub fn lines(&self) -> Vec<String> {
         lock(&self.trace).lines.clone().unwrap_or_default()
+    }
+}
+
+/// A host call without an answer yet.
+pub struct UnderWay {
+    sim: Arc<Sim>,
+    /// Over all machines.
+    pub number: u64,
+    pub step: Step,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        lock(&self.sim.in_flight).remove(&self.number);
     }
 }
 

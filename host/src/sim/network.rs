@@ -8,12 +8,14 @@ use http_body_util::{BodyExt as _, Full};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::machine::{Life, Machine, Machines};
-use super::{Fault, Sim, lock};
+use super::{Call, Fault, Sim, Step, lock};
 use crate::http::PEER_HEADER;
 use crate::http::outbound::{Answer, Network, local_name};
 
 /// How late a duplicate may come.
 const LATE_MILLIS_MAX: u64 = 90_000;
+/// A late answer comes after this time at least.
+const LATE_MILLIS_MIN: u64 = 1_500;
 /// How long a client waits for an answer.
 const CLIENT_TIME_MAX: Duration = Duration::from_secs(15);
 
@@ -37,11 +39,12 @@ impl Network for SimNetwork {
             let host = request.uri().host().unwrap_or_default();
             let service = local_name(host).ok_or(Error::DestinationNotFound)?.to_owned();
             let request = Whole::of(request).await?;
-            let number = self.life.call(&format!("send {service} {}", request.head.uri.path())).await;
+            let what = format!("send {service} {}", request.head.uri.path());
+            let call = self.life.call(request.as_call(&service), what).await;
             let here = self.life.machine;
             let target = self.target(here);
-            let answered = transmit(&self.sim, Some(here), target, &service, request).await;
-            self.life.called(number).await;
+            let answered = transmit(&self.sim, Some(here), target, &service, call.step, request).await;
+            self.life.called(&call).await;
             answered
         })
     }
@@ -66,7 +69,8 @@ pub async fn ask(
 ) -> Option<Reply> {
     let (head, body) = request.into_parts();
     let request = Whole { head, body };
-    let sent = transmit(sim, None, Some(machine.clone()), service, request);
+    let step = (sim.steps)(&request.as_call(service));
+    let sent = transmit(sim, None, Some(machine.clone()), service, step, request);
     let answered = tokio::time::timeout(CLIENT_TIME_MAX, sent).await.ok()?.ok()?;
     let status = answered.status().as_u16();
     let body = answered.into_body().collect().await.ok()?.to_bytes();
@@ -78,18 +82,25 @@ async fn transmit(
     from: Option<usize>,
     target: Option<Arc<Machine>>,
     service: &str,
+    step: Step,
     request: Whole,
 ) -> Result<http::Response<WasiBody>, Error> {
     let target = target.ok_or(Error::DestinationUnavailable)?;
     let remote = from != Some(target.number);
+    let strikes = |fault| {
+        let strikes = remote && sim.strikes(fault);
+        if strikes {
+            sim.took_effect(fault, step);
+        }
+        strikes
+    };
     tokio::time::sleep(sim.latency()).await;
     if remote && target.is_cut_off() {
-        sim.took_effect(Fault::Partition);
+        sim.took_effect(Fault::Partition, step);
         // Nobody says no: the caller waits.
         return std::future::pending().await;
     }
-    if remote && sim.strikes(Fault::RequestLost) {
-        sim.took_effect(Fault::RequestLost);
+    if strikes(Fault::RequestLost) {
         return std::future::pending().await;
     }
     if remote && sim.strikes(Fault::Duplicated) {
@@ -99,7 +110,7 @@ async fn transmit(
             // Some come when everybody has forgotten them.
             let late = if sim.below(3) == 0 { sim.below(LATE_MILLIS_MAX) } else { 0 };
             tokio::time::sleep(sim.latency() + Duration::from_millis(late)).await;
-            sim.took_effect(Fault::Duplicated);
+            sim.took_effect(Fault::Duplicated, step);
             let _second = target.answer(&service, again.into_request()).await;
         });
     }
@@ -110,12 +121,33 @@ async fn transmit(
     let (head, body) = answered.into_parts();
     let collected = body.collect().await.map_err(|_| Error::ConnectionTerminated)?;
     tokio::time::sleep(sim.latency()).await;
-    if remote && (sim.strikes(Fault::AnswerLost) || target.is_cut_off()) {
-        sim.took_effect(Fault::AnswerLost);
+    if strikes(Fault::AnswerLost) {
         return std::future::pending().await;
+    }
+    if remote && target.is_cut_off() {
+        sim.took_effect(Fault::Partition, step);
+        return std::future::pending().await;
+    }
+    if strikes(Fault::AnswerLate) {
+        let late = LATE_MILLIS_MIN + sim.below(LATE_MILLIS_MAX);
+        tokio::time::sleep(Duration::from_millis(late)).await;
+    }
+    if strikes(Fault::AnswerBroken) {
+        return broken(sim);
     }
     let body = collected.map_err(|never| match never {}).boxed_unsync();
     Ok(http::Response::from_parts(head, body))
+}
+
+/// What a proxy answers of its own, or half an answer: the caller cannot know what was done.
+fn broken(sim: &Sim) -> Result<http::Response<WasiBody>, Error> {
+    if sim.below(2) == 0 {
+        return Err(Error::HttpResponseIncomplete);
+    }
+    let page = Bytes::from_static(b"<html>bad gateway</html>");
+    let body = Full::new(page).map_err(|never| match never {}).boxed_unsync();
+    let answer = http::Response::builder().status(http::StatusCode::BAD_GATEWAY).body(body);
+    answer.map_err(|error| Error::InternalError(Some(error.to_string())))
 }
 
 /// A request that can be delivered twice.
@@ -130,6 +162,10 @@ impl Whole {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Self { head, body })
+    }
+
+    fn as_call<'a>(&'a self, service: &'a str) -> Call<'a> {
+        Call::Send { service, method: &self.head.method, path: self.head.uri.path() }
     }
 
     fn into_request(mut self) -> http::Request<WasiBody> {

@@ -8,16 +8,21 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::machine::Life;
-use super::{EPOCH_MILLIS, Fault, Sim, lock};
+use super::{Call, EPOCH_MILLIS, Fault, Sim, Step, lock};
 use crate::sql::sqlite::OpenError;
 use crate::sql::sqlite::connection::{Guarded, error_of, open};
 use crate::sql::{Answer, Backend, Dialect, Durability, Error, Outcome, Statement, Value};
+
+/// Longest time that a full disk stays full.
+const FULL_MILLIS_MAX: u64 = 8_000;
 
 /// One database's contents, in memory.
 pub struct Disk {
     name: String,
     /// Never loses power: another company's.
     sturdy: bool,
+    /// No write before this virtual time.
+    full_until: Mutex<Duration>,
     contents: Mutex<Contents>,
 }
 
@@ -33,7 +38,12 @@ impl Disk {
     pub fn new(name: &str, sturdy: bool) -> Result<Self, OpenError> {
         let live = open(Path::new(":memory:"), false)?;
         let contents = Contents { live, written: Vec::new(), synced: 0, crashes: 0 };
-        Ok(Self { name: name.to_owned(), sturdy, contents: Mutex::new(contents) })
+        Ok(Self {
+            name: name.to_owned(),
+            sturdy,
+            full_until: Mutex::default(),
+            contents: Mutex::new(contents),
+        })
     }
 
     /// Reads as a checker does: no faults, no time.
@@ -95,15 +105,15 @@ pub struct SimDatabase {
 
 impl SimDatabase {
     async fn query(self, statement: Statement) -> Result<Outcome, Error> {
-        let (sim, life) = (&self.sim, &self.life);
-        let number = life.call(&format!("{} read", self.disk.name)).await;
+        let (sim, life, disk) = (&self.sim, &self.life, &self.disk);
+        let call = life.call(Call::Read { database: &disk.name }, format!("{} read", disk.name)).await;
         life.wait(sim.latency()).await;
         if sim.strikes(Fault::StorageRefuses) {
-            sim.took_effect(Fault::StorageRefuses);
+            sim.took_effect(Fault::StorageRefuses, call.step);
             return Err(Error::NotApplied("simulated: unavailable".to_owned()));
         }
-        let outcome = lock(&self.disk.contents).live.run(&statement);
-        life.called(number).await;
+        let outcome = lock(&disk.contents).live.run(&statement);
+        life.called(&call).await;
         life.wait(sim.latency()).await;
         outcome
     }
@@ -114,9 +124,17 @@ impl SimDatabase {
         durability: Durability,
     ) -> Result<Vec<Outcome>, Error> {
         let (sim, life, disk) = (&self.sim, &self.life, &self.disk);
-        let number = life.call(&format!("{} write {durability:?}", disk.name)).await;
-        if sim.strikes(Fault::StorageSlow) {
-            sim.took_effect(Fault::StorageSlow);
+        let call = Call::Write { database: &disk.name, statements: &statements };
+        let what = format!("{} write {durability:?}: {}", disk.name, (sim.steps)(&call));
+        let call = life.call(call, what).await;
+        let strikes = |fault| {
+            let strikes = sim.strikes(fault);
+            if strikes {
+                sim.took_effect(fault, call.step);
+            }
+            strikes
+        };
+        if strikes(Fault::StorageSlow) {
             life.wait(Duration::from_millis(500 + sim.below(4_000))).await;
         }
         life.wait(sim.latency()).await;
@@ -124,32 +142,51 @@ impl SimDatabase {
             let lost = disk.crash(sim)?;
             sim.tell(format!("{} crashes, {lost} writes lost", disk.name));
             if lost > 0 {
-                sim.took_effect(Fault::StorageCrash);
+                sim.took_effect(Fault::StorageCrash, call.step);
             }
         }
-        if sim.strikes(Fault::StorageRefuses) {
-            sim.took_effect(Fault::StorageRefuses);
-            return Err(Error::NotApplied("simulated: refused".to_owned()));
-        }
-        if sim.strikes(Fault::StorageUnknownNotDone) {
-            sim.took_effect(Fault::StorageUnknownNotDone);
-            return Err(Error::OutcomeUnknown("simulated: not done".to_owned()));
+        self.refused(call.step, strikes)?;
+        if !disk.sturdy && strikes(Fault::StorageCrashInCommit) {
+            let lost = disk.write(statements, Durability::Relaxed).and_then(|_| disk.crash(sim))?;
+            sim.tell(format!("#{} {} crashes as it commits, {lost} writes lost", call.number, disk.name));
+            return Err(Error::OutcomeUnknown("simulated: the server died".to_owned()));
         }
         let done = disk.write(statements, durability);
         let shown = done.as_ref().map_or_else(|error| format!("{error:?}"), |_| "ok".to_owned());
-        sim.tell(format!("#{number} {} {shown}", disk.name));
-        if done.is_ok() && sim.strikes(Fault::StorageUnknownDone) {
-            sim.took_effect(Fault::StorageUnknownDone);
+        sim.tell(format!("#{} {} {shown}", call.number, disk.name));
+        if done.is_ok() && strikes(Fault::StorageUnknownDone) {
             return Err(Error::OutcomeUnknown("simulated: done".to_owned()));
         }
         let crashes = disk.crashes();
-        life.called(number).await;
+        life.called(&call).await;
         life.wait(sim.latency()).await;
         if disk.crashes() != crashes {
             // The answer was on its way when the server died.
             return Err(Error::OutcomeUnknown("simulated: the server died".to_owned()));
         }
         done
+    }
+
+    /// The errors of a write that is not done.
+    fn refused(&self, step: Step, strikes: impl Fn(Fault) -> bool) -> Result<(), Error> {
+        let (sim, mut full_until) = (&self.sim, lock(&self.disk.full_until));
+        if sim.strikes(Fault::StorageFull) {
+            *full_until = sim.elapsed() + Duration::from_millis(sim.below(FULL_MILLIS_MAX));
+        }
+        if sim.elapsed() < *full_until {
+            sim.took_effect(Fault::StorageFull, step);
+            return Err(Error::NotApplied("simulated: full".to_owned()));
+        }
+        if strikes(Fault::StorageRefuses) {
+            return Err(Error::NotApplied("simulated: refused".to_owned()));
+        }
+        if strikes(Fault::StorageConflict) {
+            return Err(Error::Conflict("simulated: another was faster".to_owned()));
+        }
+        if strikes(Fault::StorageUnknownNotDone) {
+            return Err(Error::OutcomeUnknown("simulated: not done".to_owned()));
+        }
+        Ok(())
     }
 }
 
