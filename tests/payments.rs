@@ -4,93 +4,12 @@
 
 use std::time::Duration;
 
-use settle_payment_core::{Charge, Payment, PaymentError, Payments, Processed, Refunded, SCHEMA, Status};
+use settle_payment_core::{Payment, PaymentError, Processed, Refunded, Status};
 use settle_ports::{Acquirer as _, Database as _, Standing, sql};
-use settle_tests::native::{CallFault, DbFault, FakeAcquirer, NativeDb, TestWorld, context};
-use settle_types::{Currency, FailureReason, Money, OperationKey, UserId};
+use settle_tests::native::{CallFault, DbFault, context};
+use settle_tests::till::{KEY, TOTAL, Till, eur, key};
 
 use CallFault::{AnswerLost, Declined, NotSent, Pending};
-
-const KEY: &str = "order-1/charge";
-const TOTAL: i64 = 500;
-
-struct Till {
-    _folder: tempfile::TempDir,
-    world: TestWorld,
-    database: NativeDb,
-    acquirer: FakeAcquirer,
-    service: Payments<TestWorld, NativeDb, FakeAcquirer>,
-}
-
-impl Till {
-    async fn open() -> Self {
-        let (folder, world) = (tempfile::tempdir().unwrap(), TestWorld::new());
-        let database = NativeDb::open(&folder.path().join("payment.db"), &SCHEMA, &world).await;
-        let acquirer = FakeAcquirer::default();
-        let service = Payments::new(world.clone(), database.clone(), acquirer.clone());
-        Self { _folder: folder, world, database, acquirer, service }
-    }
-
-    async fn process(&self, minor: i64) -> Result<Processed, PaymentError> {
-        let charge = Charge { key: key(), order_id: order(), amount: eur(minor), method: None };
-        self.service.process(&context(&self.world), &charge).await
-    }
-
-    async fn captured(&self) -> Payment {
-        match self.process(TOTAL).await.unwrap() {
-            Processed::Captured(payment) => payment,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn undo(&self) -> Result<Payment, PaymentError> {
-        let reason = FailureReason::lossy("test");
-        self.service.undo(&context(&self.world), &key(), &order(), &reason, eur(TOTAL)).await
-    }
-
-    async fn look_up(&self) -> Result<Option<Payment>, PaymentError> {
-        self.service.look_up(&context(&self.world), &key(), &order()).await
-    }
-
-    async fn refund(
-        &self,
-        payment: &Payment,
-        refund_key: &str,
-        amount: Option<i64>,
-    ) -> Result<Refunded, PaymentError> {
-        let reason = FailureReason::lossy("test");
-        self.service.refund(&context(&self.world), payment.id, refund_key, amount, reason).await
-    }
-
-    /// The ledger agrees with the acquirer, and balances.
-    async fn assert_books(&self) {
-        let sum = |text| async move {
-            let found = self.database.query(sql(text)).await.unwrap();
-            found.rows[0].int(0).unwrap()
-        };
-        let kept =
-            sum("SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM payment_ledger WHERE account = 'acquirer'").await;
-        let (captured, returned) = self.acquirer.money(KEY);
-        assert_eq!(kept, captured - returned, "ledger against acquirer");
-        assert_eq!(
-            sum("SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM payment_ledger").await,
-            0,
-            "balance"
-        );
-    }
-}
-
-fn key() -> OperationKey {
-    KEY.parse().unwrap()
-}
-
-fn order() -> UserId {
-    "order-1".parse().unwrap()
-}
-
-fn eur(minor: i64) -> Money {
-    Money::new(minor, Currency::parse("EUR").unwrap())
-}
 
 // ---- process ----
 

@@ -13,3 +13,4 @@ pub mod postgres;
 pub mod runners;
 pub mod shop;
 pub mod shoppers;
+pub mod till;
