@@ -2,15 +2,12 @@
 //! hold and what clients were told, and uses none of the product's rules.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use settle_host::sim::Disk;
+use settle_host::sim::Disks;
 use settle_host::sql::Value;
 
 use crate::workload::{Notes, Told, Wish};
-
-type Disks = BTreeMap<String, Arc<Disk>>;
 
 /// Where a status may go next.
 const STEPS: [(&str, &[&str]); 8] = [
@@ -36,7 +33,11 @@ fn rows(disks: &Disks, database: &str, sql: &str) -> Result<Vec<Vec<String>>> {
     let rows = match disk.read(sql) {
         Ok(rows) => rows,
         // A table that nobody needed was never made.
-        Err(settle_host::sql::Error::Invalid(text)) if text.contains("no such table") => Vec::new(),
+        Err(settle_host::sql::Error::Invalid(text))
+            if text.contains("no such table") || text.contains("does not exist") =>
+        {
+            Vec::new()
+        }
         Err(error) => return Err(anyhow!("{database}: {error:?}")),
     };
     let text = |value: Value| match value {
@@ -83,8 +84,12 @@ pub fn ending(disks: &Disks) -> Result<Ending> {
         Ok(rows(disks, database, sql)?.into_iter().next().unwrap_or_default())
     };
     let order = of("order", "SELECT status FROM orders")?;
-    let charge = of("acquirer", "SELECT sum(captured_minor - returned_minor) FROM acquirer_charges")?;
-    let ledger = of("payment", "SELECT sum(amount_minor) FROM payment_ledger WHERE account = 'acquirer'")?;
+    let charge =
+        of("acquirer", "SELECT CAST(sum(captured_minor - returned_minor) AS BIGINT) FROM acquirer_charges")?;
+    let ledger = of(
+        "payment",
+        "SELECT CAST(sum(amount_minor) AS BIGINT) FROM payment_ledger WHERE account = 'acquirer'",
+    )?;
     Ok(Ending { status: cell(&order, 0).to_owned(), kept: number(&charge, 0), booked: number(&ledger, 0) })
 }
 
@@ -155,7 +160,7 @@ fn money(
         }
         charged.insert(order, (number(&row, 1) - number(&row, 2), number(&row, 3)));
     }
-    let sql = "SELECT p.order_id, sum(l.amount_minor) FROM payment_ledger l
+    let sql = "SELECT p.order_id, CAST(sum(l.amount_minor) AS BIGINT) FROM payment_ledger l
                JOIN payments p ON p.id = l.payment_id WHERE l.account = 'acquirer' GROUP BY p.order_id";
     let ledger: BTreeMap<String, i64> =
         rows(disks, "payment", sql)?.iter().map(|row| (cell(row, 0).to_owned(), number(row, 1))).collect();
@@ -181,7 +186,7 @@ fn money(
             found.push(format!("{id} is {} without a reason", order.status));
         }
     }
-    let sql = "SELECT coalesce(sum(amount_minor), 0) FROM payment_ledger";
+    let sql = "SELECT CAST(coalesce(sum(amount_minor), 0) AS BIGINT) FROM payment_ledger";
     for row in rows(disks, "payment", sql)?.iter().filter(|row| number(row, 0) != 0) {
         found.push(format!("payment's ledger is off balance by {}", number(row, 0)));
     }

@@ -41,6 +41,10 @@ struct Cli {
     /// Runs one seed, with the services' log and the timeline of every event.
     #[arg(long)]
     replay: Option<u64>,
+    /// With --replay: on this PostgreSQL server instead of in memory, in an empty database, by a role
+    /// that may create roles and schemas.
+    #[arg(long, requires = "replay")]
+    postgres: Option<String>,
     /// With --replay: only these orders, by number.
     #[arg(long, requires = "replay", value_parser = numbers)]
     only_orders: Option<BTreeSet<u64>>,
@@ -116,6 +120,7 @@ fn start(cli: &Cli) -> Result<bool> {
         return Ok(total.is_convincing());
     };
     plan.loud = true;
+    plan.server = cli.postgres.clone();
     plan.only_orders = cli.only_orders.clone();
     plan.only_faults = cli.only_faults.clone();
     let verdict = simulate(&application, &plan, seed)?;

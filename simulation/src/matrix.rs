@@ -12,7 +12,7 @@ use serde_json::Value;
 use settle_host::sim::{self, Application, Crash, Habits, Profile};
 
 use crate::checker::{self, Ending};
-use crate::run::{Plan, Shop};
+use crate::run::{Plan, Shop, disks};
 use crate::workload::{Told, Wish, one_item};
 
 /// Pairs tried of each path; where there are more, evenly many.
@@ -111,7 +111,7 @@ async fn run_in_world(application: Arc<Application>, path: &Path, crashes: Vec<C
         recovers_at_once: false,
         ..Habits::default()
     };
-    let shop = Shop::open(&application, &plan, habits, 7)?;
+    let shop = Shop::open(&application, &plan, disks(&application, &plan)?, habits, 7)?;
     if !alone {
         shop.machines.get(1).context("no second machine")?.recover();
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use settle_host::sim::{
-    self, Application, Counts, Disk, EPOCH_MILLIS, Habits, Machine, Machines, Profile, Setup, Sim, Struck,
+    self, Application, Counts, Disks, EPOCH_MILLIS, Habits, Machine, Machines, Profile, Setup, Sim, Struck,
 };
 use settle_token::{Claims, Role, Signer};
 
@@ -17,6 +17,10 @@ use crate::workload::{Clients, Notes};
 const SIGNING_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 /// Users who place orders.
 const USERS: u64 = 3;
+/// Every so many seeds the faults go on when the clients have gone, for as long as an undo that never
+/// works takes to be parked and redriven.
+const LONG_STORM_EVERY: u64 = 4;
+const LONG_STORM: Duration = Duration::from_secs(12 * 60);
 /// Virtual time that orders have to end in, once nothing goes wrong any more.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 
@@ -32,11 +36,13 @@ pub struct Plan {
     pub only_orders: Option<BTreeSet<u64>>,
     /// Only the faults with these numbers; what the profile rolls if not given.
     pub only_faults: Option<BTreeSet<u64>>,
+    /// An empty PostgreSQL database for one run; databases in memory if not given.
+    pub server: Option<String>,
 }
 
 impl Plan {
     pub fn new(orders: u64, machines: usize, profile: Profile) -> Self {
-        Self { orders, machines, profile, loud: false, only_orders: None, only_faults: None }
+        Self { orders, machines, profile, loud: false, only_orders: None, only_faults: None, server: None }
     }
 
     /// The command that shows this plan's history with a seed.
@@ -74,13 +80,22 @@ pub struct Verdict {
 ///
 /// Errors: the runtime or the application does not start; a violation is no error.
 pub fn simulate(application: &Arc<Application>, plan: &Plan, seed: u64) -> Result<Verdict> {
-    sim::run(run(application.clone(), plan.clone(), seed))?
+    let disks = disks(application, plan)?;
+    sim::run(run(application.clone(), plan.clone(), disks, seed))?
+}
+
+/// Empty disks: in memory, or in a database of its own on the plan's server.
+pub fn disks(application: &Application, plan: &Plan) -> Result<Disks> {
+    match &plan.server {
+        None => application.disks(&["acquirer"]),
+        Some(url) => application.disks_on(url),
+    }
 }
 
 /// A world with a checkout in it.
 pub struct Shop {
     pub sim: Arc<Sim>,
-    pub disks: BTreeMap<String, Arc<Disk>>,
+    pub disks: Disks,
     pub machines: Vec<Arc<Machine>>,
     pub clients: Arc<Clients>,
     pub users: Vec<String>,
@@ -91,6 +106,7 @@ impl Shop {
     pub fn open(
         application: &Arc<Application>,
         plan: &Plan,
+        disks: Disks,
         habits: impl Fn(usize) -> Habits,
         seed: u64,
     ) -> Result<Self> {
@@ -100,7 +116,6 @@ impl Shop {
             only: plan.only_faults.clone(),
             ..Setup::new(seed, plan.profile.clone())
         });
-        let disks = application.disks(&["acquirer"])?;
         let all = Machines::default();
         let values = settings();
         let machines: Vec<Arc<Machine>> = (0..plan.machines)
@@ -141,9 +156,9 @@ impl Shop {
     }
 }
 
-async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Verdict> {
+async fn run(application: Arc<Application>, plan: Plan, disks: Disks, seed: u64) -> Result<Verdict> {
     let habits = |_| Habits { loud: plan.loud, ..Habits::default() };
-    let shop = Shop::open(&application, &plan, habits, seed)?;
+    let shop = Shop::open(&application, &plan, disks, habits, seed)?;
     let Shop { sim, disks, machines, clients, users } = &shop;
     let mut working = tokio::task::JoinSet::new();
     let placed = |number: &u64| plan.only_orders.as_ref().is_none_or(|only| only.contains(number));
@@ -152,6 +167,9 @@ async fn run(application: Arc<Application>, plan: Plan, seed: u64) -> Result<Ver
     }
     let operator = tokio::spawn(clients.clone().operate());
     while working.join_next().await.is_some() {}
+    if seed % LONG_STORM_EVERY == 0 {
+        tokio::time::sleep(LONG_STORM).await;
+    }
     sim.tell("calm");
     sim.calm_down();
     for machine in machines {

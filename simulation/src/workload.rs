@@ -31,7 +31,7 @@ pub enum Wish {
 }
 
 /// Wishes with how often each is made, in thousandths. What takes minutes is rare.
-const WISHES: [(u64, Wish); 18] = [
+const WISHES: [(u64, Wish); 17] = [
     (210, Wish::Completes),
     (40, Wish::Either("sim:refund-lost-answer:2")),
     (60, Wish::CompletesSlowly),
@@ -48,9 +48,8 @@ const WISHES: [(u64, Wish); 18] = [
     (70, Wish::Undone("sim:void-lost-answer:2")),
     (42, Wish::Undone("sim:void-fails:3")),
     // Parked, until the operator redrives it.
-    (2, Wish::Undone("sim:void-fails:14")),
-    (2, Wish::Undone("sim:void-fails:13")),
-    (2, Wish::Undone("sim:void-lost-answer:13")),
+    (4, Wish::Undone("sim:void-fails:60")),
+    (2, Wish::Undone("sim:void-lost-answer:60")),
 ];
 /// How often the operator looks for parked orders.
 const OPERATOR_LOOKS_EVERY: Duration = Duration::from_secs(20);

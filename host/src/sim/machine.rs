@@ -21,6 +21,7 @@ use crate::http::outbound::Local as _;
 use crate::manifest::Manifest;
 use crate::service::Services;
 use crate::sql::Backend;
+use crate::sql::postgres::provision::provision;
 use crate::up::{grants, link, load_components};
 use crate::world::World;
 use crate::{engine, recovery};
@@ -50,14 +51,31 @@ impl Application {
     }
 
     /// An empty disk for every database that the manifest grants; `sturdy` ones never lose power.
-    pub fn disks(&self, sturdy: &[&str]) -> Result<BTreeMap<String, Arc<Disk>>> {
-        let granted =
-            self.manifest.component.values().flat_map(|component| component.limits().databases.clone());
-        granted
+    pub fn disks(&self, sturdy: &[&str]) -> Result<Disks> {
+        self.databases()
             .map(|name| Ok((name.clone(), Arc::new(Disk::new(&name, sturdy.contains(&name.as_str()))?))))
             .collect()
     }
+
+    /// The same on a real PostgreSQL server, whose database at `url` is empty; none loses power.
+    ///
+    /// Errors: as `provision`.
+    pub fn disks_on(&self, url: &str) -> Result<Disks> {
+        let names: Vec<String> = self.databases().collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let urls = runtime.block_on(provision(url, &names))?;
+        urls.into_iter()
+            .map(|(name, url)| Ok((name.clone(), Arc::new(Disk::on_server(&name, &url)?))))
+            .collect()
+    }
+
+    fn databases(&self) -> impl Iterator<Item = String> {
+        self.manifest.component.values().flat_map(|component| component.limits().databases.clone())
+    }
 }
+
+/// The world's databases, by name.
+pub type Disks = BTreeMap<String, Arc<Disk>>;
 
 /// One life of a machine, from start to crash. What is left of it after the crash has no effect:
 /// its host calls never return.
@@ -121,7 +139,7 @@ pub struct Machine {
     pub number: usize,
     sim: Arc<Sim>,
     application: Arc<Application>,
-    disks: BTreeMap<String, Arc<Disk>>,
+    disks: Disks,
     values: BTreeMap<String, String>,
     world: Arc<SimWorld>,
     all: Machines,
@@ -156,7 +174,7 @@ impl Machine {
         number: usize,
         sim: &Arc<Sim>,
         application: &Arc<Application>,
-        disks: &BTreeMap<String, Arc<Disk>>,
+        disks: &Disks,
         values: &BTreeMap<String, String>,
         all: &Machines,
         habits: Habits,

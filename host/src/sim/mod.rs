@@ -10,6 +10,7 @@ mod clock;
 mod faults;
 mod machine;
 mod network;
+mod server;
 mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ use crate::engine::hex;
 
 pub use clock::SimWorld;
 pub use faults::{Call, Counts, FAULTS, Fault, PROFILES, Profile, Step, Steps, Struck, plain_steps};
-pub use machine::{Application, Habits, Life, Machine, Machines};
+pub use machine::{Application, Disks, Habits, Life, Machine, Machines};
 pub use network::{Reply, SimNetwork, ask};
 pub use storage::{Disk, SimDatabase};
 

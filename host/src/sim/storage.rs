@@ -1,13 +1,14 @@
 //! Databases that lose what was not fsynced, refuse, stall, and leave writes in doubt.
 //!
-//! A disk belongs to the world and outlives machines, as a database server does; every machine
-//! reaches it through a `SimDatabase` of its own.
+//! A disk outlives machines, as a database server does; every machine reaches it through a
+//! `SimDatabase` of its own. It is SQLite in memory, or a schema of a real PostgreSQL server.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::machine::Life;
+use super::server::Server;
 use super::{Call, EPOCH_MILLIS, Fault, Sim, Step, lock};
 use crate::sql::sqlite::OpenError;
 use crate::sql::sqlite::connection::{Guarded, error_of, open};
@@ -16,17 +17,23 @@ use crate::sql::{Answer, Backend, Dialect, Durability, Error, Outcome, Statement
 /// Longest time that a full disk stays full.
 const FULL_MILLIS_MAX: u64 = 8_000;
 
-/// One database's contents, in memory.
+/// One database. It belongs to the world and outlives machines.
 pub struct Disk {
     name: String,
-    /// Never loses power: another company's.
+    /// Never loses power: another company's, or a real server's.
     sturdy: bool,
     /// No write before this virtual time.
     full_until: Mutex<Duration>,
     contents: Mutex<Contents>,
 }
 
-struct Contents {
+enum Contents {
+    Memory(Memory),
+    Server(Server),
+}
+
+/// SQLite in memory, with what is needed to lose a part of it.
+struct Memory {
     live: Guarded,
     /// Every call that wrote, in order; the first `synced` of them survive a crash.
     written: Vec<Vec<Statement>>,
@@ -35,53 +42,95 @@ struct Contents {
 }
 
 impl Disk {
+    /// An empty database in memory.
     pub fn new(name: &str, sturdy: bool) -> Result<Self, OpenError> {
         let live = open(Path::new(":memory:"), false)?;
-        let contents = Contents { live, written: Vec::new(), synced: 0, crashes: 0 };
-        Ok(Self {
-            name: name.to_owned(),
+        Ok(Self::of(
+            name,
             sturdy,
-            full_until: Mutex::default(),
-            contents: Mutex::new(contents),
-        })
+            Contents::Memory(Memory { live, written: Vec::new(), synced: 0, crashes: 0 }),
+        ))
+    }
+
+    /// A schema of a real PostgreSQL server, by the URL of its role.
+    ///
+    /// Errors: the URL is wrong, or no thread can be made.
+    pub fn on_server(name: &str, url: &str) -> anyhow::Result<Self> {
+        Ok(Self::of(name, true, Contents::Server(Server::start(url)?)))
+    }
+
+    fn of(name: &str, sturdy: bool, contents: Contents) -> Self {
+        let (full_until, contents) = (Mutex::default(), Mutex::new(contents));
+        Self { name: name.to_owned(), sturdy, full_until, contents }
     }
 
     /// Reads as a checker does: no faults, no time.
     pub fn read(&self, sql: &str) -> Result<Vec<Vec<Value>>, Error> {
         let statement = Statement { sql: sql.to_owned(), params: vec![], expect: None };
-        lock(&self.contents).live.run(&statement).map(|outcome| outcome.rows)
+        self.query(statement).map(|outcome| outcome.rows)
+    }
+
+    fn query(&self, statement: Statement) -> Result<Outcome, Error> {
+        match &*lock(&self.contents) {
+            Contents::Memory(memory) => memory.live.run(&statement),
+            Contents::Server(server) => server.query(statement),
+        }
     }
 
     fn write(&self, statements: Vec<Statement>, durability: Durability) -> Result<Vec<Outcome>, Error> {
-        let mut contents = lock(&self.contents);
-        let outcomes = contents.live.commit(&statements)?;
-        contents.written.push(statements);
-        if durability == Durability::Durable {
-            contents.synced = contents.written.len();
+        match &mut *lock(&self.contents) {
+            Contents::Memory(memory) => memory.write(statements, durability),
+            Contents::Server(server) => server.execute(statements, durability),
         }
-        Ok(outcomes)
     }
 
     /// The machine below loses power: some of what was not synced is gone. Answers how much.
     fn crash(&self, sim: &Sim) -> Result<usize, Error> {
-        let mut contents = lock(&self.contents);
-        let unsynced = contents.written.len() - contents.synced;
-        let survive = usize::try_from(sim.below(unsynced as u64 + 1)).unwrap_or(0);
-        let keep = contents.synced + survive;
-        contents.written.truncate(keep);
-        contents.synced = keep;
-        contents.crashes += 1;
-        let live =
-            open(Path::new(":memory:"), false).map_err(|error| Error::NotApplied(error.to_string()))?;
-        for statements in &contents.written {
-            live.commit(statements)?;
+        match &mut *lock(&self.contents) {
+            Contents::Memory(memory) => memory.crash(sim),
+            Contents::Server(_) => Ok(0),
         }
-        contents.live = live;
-        Ok(unsynced - survive)
     }
 
     fn crashes(&self) -> u64 {
-        lock(&self.contents).crashes
+        match &*lock(&self.contents) {
+            Contents::Memory(memory) => memory.crashes,
+            Contents::Server(_) => 0,
+        }
+    }
+
+    fn dialect(&self) -> Dialect {
+        match &*lock(&self.contents) {
+            Contents::Memory(_) => Dialect::Sqlite,
+            Contents::Server(_) => Dialect::Postgres,
+        }
+    }
+}
+
+impl Memory {
+    fn write(&mut self, statements: Vec<Statement>, durability: Durability) -> Result<Vec<Outcome>, Error> {
+        let outcomes = self.live.commit(&statements)?;
+        self.written.push(statements);
+        if durability == Durability::Durable {
+            self.synced = self.written.len();
+        }
+        Ok(outcomes)
+    }
+
+    fn crash(&mut self, sim: &Sim) -> Result<usize, Error> {
+        let unsynced = self.written.len() - self.synced;
+        let survive = usize::try_from(sim.below(unsynced as u64 + 1)).unwrap_or(0);
+        let keep = self.synced + survive;
+        self.written.truncate(keep);
+        self.synced = keep;
+        self.crashes += 1;
+        let live =
+            open(Path::new(":memory:"), false).map_err(|error| Error::NotApplied(error.to_string()))?;
+        for statements in &self.written {
+            live.commit(statements)?;
+        }
+        self.live = live;
+        Ok(unsynced - survive)
     }
 }
 
@@ -112,7 +161,7 @@ impl SimDatabase {
             sim.took_effect(Fault::StorageRefuses, call.step);
             return Err(Error::NotApplied("simulated: unavailable".to_owned()));
         }
-        let outcome = lock(&disk.contents).live.run(&statement);
+        let outcome = disk.query(statement);
         life.called(&call).await;
         life.wait(sim.latency()).await;
         outcome
@@ -200,7 +249,7 @@ impl Backend for SimDatabase {
     }
 
     fn dialect(&self) -> Dialect {
-        Dialect::Sqlite
+        self.disk.dialect()
     }
 
     /// The server's clock is right.
