@@ -46,6 +46,16 @@ async fn an_operator_sees_what_happened_and_where_the_money_is() {
         &["the final step failed", "took 12.50 EUR and gave back 12.50 EUR", "fully undone"],
     );
     assert_says(&explain(&ids[2]).1, &["the acquirer declined: amount over the limit", "fully undone"]);
+    // The same, asked of the running host.
+    let asked = |id: &str| {
+        let origins = ["--order-url", &client.order, "--payment-url", &client.payment];
+        let token = ["--token", &client.token];
+        settle(&host.data, &[&["explain", id][..], &origins, &token].concat())
+    };
+    assert_says(&asked(&ids[0]).1, &["the acquirer approved", "SETTLED: the customer paid 12.50 EUR"]);
+    assert_says(&asked(&ids[1]).1, &["the final step failed (final step failed)", "refunded 12.50 EUR"]);
+    let (found, nothing) = asked("019b0000-0000-7000-8000-000000000000");
+    assert!(!found && nothing.contains("404"), "{nothing}");
     let (found, nothing) = explain("019b0000-0000-7000-8000-000000000000");
     assert!(!found);
     assert_says(&nothing, &["there is no order"]);

@@ -1,7 +1,9 @@
-//! What operators ask of a data directory: what happened to an order, and does all money agree.
+//! What operators ask: what happened to an order, and does all money agree.
 //!
-//! Reads only, beside a running host or after it. On PostgreSQL the same tables are in each
-//! service's schema; these commands read files.
+//! Reads only: a data directory, beside its host or after it, or a running host by its API. On
+//! PostgreSQL the same tables are in each service's schema; there the API is asked.
+
+mod running;
 
 use std::path::Path;
 
@@ -9,6 +11,8 @@ use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use settle_types::{Currency, Money, Timestamp};
+
+pub use running::{Running, Told};
 
 /// The three ledgers of a data directory.
 pub struct Books {
@@ -32,7 +36,8 @@ pub struct Order {
 /// One entry of an order's journal.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    pub at: Timestamp,
+    /// RFC 3339.
+    pub at: String,
     pub status: String,
     pub event: Value,
 }
@@ -111,7 +116,7 @@ impl Books {
         while let Some(row) = rows.next()? {
             let event: String = row.get(2)?;
             entries.push(Entry {
-                at: time_of(row.get(0)?),
+                at: time_of(row.get(0)?).to_string(),
                 status: row.get(1)?,
                 event: serde_json::from_str(&event).context("the journal has an entry that is no JSON")?,
             });

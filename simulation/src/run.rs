@@ -167,7 +167,7 @@ async fn run(application: Arc<Application>, plan: Plan, disks: Disks, seed: u64)
     }
     let operator = tokio::spawn(clients.clone().operate());
     while working.join_next().await.is_some() {}
-    if seed % LONG_STORM_EVERY == 0 {
+    if seed.is_multiple_of(LONG_STORM_EVERY) {
         tokio::time::sleep(LONG_STORM).await;
     }
     sim.tell("calm");

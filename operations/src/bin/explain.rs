@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use serde_json::Value;
-use settle_operations::{Books, Entry, Order, expected, shown};
+use settle_operations::{Books, Entry, Funds, Order, Running, Told, expected, shown};
 
 /// Says in plain words what happened to an order and where its money is.
 #[derive(Parser)]
@@ -16,6 +16,15 @@ struct Cli {
     /// The host's data directory; the host may be running.
     #[arg(long, default_value = ".settle")]
     data: PathBuf,
+    /// Instead of a data directory, a running host: the origin of its order service.
+    #[arg(long, requires_all = ["payment_url", "token"])]
+    order_url: Option<String>,
+    /// And of its payment service.
+    #[arg(long)]
+    payment_url: Option<String>,
+    /// An administrator's token.
+    #[arg(long)]
+    token: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -29,13 +38,19 @@ fn main() -> ExitCode {
 }
 
 fn explain(cli: &Cli) -> Result<()> {
+    if let (Some(order), Some(payment), Some(token)) = (&cli.order_url, &cli.payment_url, &cli.token) {
+        let origin = |url: &str| url.trim_end_matches('/').to_owned();
+        let running = Running { order: origin(order), payment: origin(payment), token: token.clone() };
+        let Told { order, journal, booked } = running.ask(&cli.order)?;
+        tell(&order, &journal);
+        println!("The acquirer's own ledger is not asked here; what follows is what our books say.");
+        let kept = tell_booked(&order, booked);
+        println!("{}", verdict(&order, kept, kept));
+        return Ok(());
+    }
     let books = Books::open(&cli.data)?;
     let order = books.order(&cli.order)?;
-    println!("Order {} over {} is {}.", order.id, shown(&order, order.total.minor()), order.status);
-    for entry in books.journal(&order.id)? {
-        println!("  {}  {:<16} {}", entry.at, entry.status, told(&entry));
-    }
-    let booked = books.booked(&order.id)?;
+    tell(&order, &books.journal(&order.id)?);
     let taken = books.taken(&order.id)?;
     match taken {
         Some(taken) => println!(
@@ -46,16 +61,29 @@ fn explain(cli: &Cli) -> Result<()> {
         ),
         None => println!("The acquirer was never asked for money."),
     }
+    let booked = tell_booked(&order, books.booked(&order.id)?);
+    println!("{}", verdict(&order, taken.unwrap_or_default().kept(), booked));
+    Ok(())
+}
+
+fn tell(order: &Order, journal: &[Entry]) {
+    println!("Order {} over {} is {}.", order.id, shown(order, order.total.minor()), order.status);
+    for entry in journal {
+        println!("  {}  {:<16} {}", entry.at, entry.status, told(entry));
+    }
+}
+
+/// Says what our books say; answers what is kept by them.
+fn tell_booked(order: &Order, booked: Option<Funds>) -> i64 {
     match booked {
         Some(booked) => println!(
             "Our books say: captured {}, refunded {}.",
-            shown(&order, booked.captured),
-            shown(&order, booked.returned)
+            shown(order, booked.captured),
+            shown(order, booked.returned)
         ),
         None => println!("Our books have no payment for it."),
     }
-    println!("{}", verdict(&order, taken.unwrap_or_default().kept(), booked.unwrap_or_default().kept()));
-    Ok(())
+    booked.unwrap_or_default().kept()
 }
 
 fn verdict(order: &Order, kept: i64, booked: i64) -> String {
@@ -93,8 +121,10 @@ fn told(entry: &Entry) -> String {
         "placed" => "placed; the intent to charge is on the disk".to_owned(),
         "payment_approved" => format!("the acquirer approved (payment {})", field("payment_id")),
         "payment_declined" => format!("the acquirer declined: {}", field("reason")),
-        "payment_pending" => "the acquirer has not decided; asked again later".to_owned(),
-        "charge_deferred" => {
+        "payment_pending" | "payment_pending_at_acquirer" => {
+            "the acquirer has not decided; asked again later".to_owned()
+        }
+        "charge_deferred" | "payment_deferred" => {
             "payment did not answer: unknown, not failed; asked again with the same key".to_owned()
         }
         "deadline_passed" => "not approved in time: everything is undone".to_owned(),
