@@ -536,7 +536,8 @@ async fn a_duplicate_of_a_request_under_way_waits_and_then_answers_the_same_orde
     let (first, second) = (first.unwrap(), second.unwrap());
     assert_eq!(first.order, second.order);
     assert_eq!([first.replayed, second.replayed].iter().filter(|replayed| **replayed).count(), 1);
-    assert_eq!(shop.calls(), ["process"]);
+    // One that waited long asks what became of it; nobody charges again.
+    assert_eq!(shop.calls().iter().filter(|call| **call == "process").count(), 1);
 }
 
 // ---- breaker ----
