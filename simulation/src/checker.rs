@@ -58,9 +58,13 @@ fn number(row: &[String], index: usize) -> i64 {
     cell(row, index).parse().unwrap_or(0)
 }
 
-/// Orders that have not ended.
-pub fn open_orders(disks: &Disks) -> Result<u64> {
-    let sql = "SELECT count(*) FROM orders WHERE status IN ('payment_pending', 'paid', 'compensating')";
+/// Orders that will move on by themselves, and with an operator also those that are parked.
+pub fn open_orders(disks: &Disks, operator: bool) -> Result<u64> {
+    let sql = if operator {
+        "SELECT count(*) FROM orders WHERE status NOT IN ('completed', 'payment_failed', 'cancelled')"
+    } else {
+        "SELECT count(*) FROM orders WHERE status IN ('payment_pending', 'paid', 'compensating')"
+    };
     Ok(rows(disks, "order", sql)?.first().map_or(0, |row| u64::try_from(number(row, 0)).unwrap_or(0)))
 }
 

@@ -127,11 +127,11 @@ async fn run_in_world(application: Arc<Application>, path: &Path, crashes: Vec<C
     for machine in &shop.machines {
         machine.recover();
     }
-    let mut settled = shop.settle(Duration::from_millis(100), SETTLE_TIME_MAX).await?;
+    let mut settled = shop.settle(Duration::from_millis(100), SETTLE_TIME_MAX, false).await?;
     if path.then == Then::Redrive {
         let admin = shop.users.len();
         ask(&shop, "the-order", http::Method::POST, &format!("/v1/orders/{id}/redrive"), None, admin).await;
-        settled = shop.settle(Duration::from_millis(100), SETTLE_TIME_MAX).await?;
+        settled = shop.settle(Duration::from_millis(100), SETTLE_TIME_MAX, false).await?;
     }
     let made = shop.sim.made();
     tokio::time::sleep(Duration::from_secs(20)).await;

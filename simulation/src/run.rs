@@ -19,10 +19,10 @@ const SIGNING_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 const USERS: u64 = 3;
 /// Every so many seeds the faults go on when the clients have gone, for as long as an undo that never
 /// works takes to be parked and redriven.
-const LONG_STORM_EVERY: u64 = 4;
+const LONG_STORM_EVERY: u64 = 16;
 const LONG_STORM: Duration = Duration::from_secs(12 * 60);
 /// Virtual time that orders have to end in, once nothing goes wrong any more.
-const SETTLE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 /// What is simulated.
 #[derive(Clone)]
@@ -143,10 +143,11 @@ impl Shop {
         Ok(Self { sim, disks, machines, clients, users })
     }
 
-    /// Waits until every order has ended; false when one has not after that time.
-    pub async fn settle(&self, look_every: Duration, time: Duration) -> Result<bool> {
+    /// Waits until every order has ended (with an `operator`: none is parked either); false when one
+    /// has not after that time.
+    pub async fn settle(&self, look_every: Duration, time: Duration, operator: bool) -> Result<bool> {
         let begun = self.sim.elapsed();
-        while checker::open_orders(&self.disks)? > 0 {
+        while checker::open_orders(&self.disks, operator)? > 0 {
             if self.sim.elapsed() - begun > time {
                 return Ok(false);
             }
@@ -175,7 +176,7 @@ async fn run(application: Arc<Application>, plan: Plan, disks: Disks, seed: u64)
     for machine in machines {
         machine.heal();
     }
-    let ended = shop.settle(Duration::from_secs(5), SETTLE_TIME_MAX).await?;
+    let ended = shop.settle(Duration::from_secs(5), SETTLE_TIME_MAX, true).await?;
     // Late duplicates and recoveries end too.
     tokio::time::sleep(Duration::from_secs(100)).await;
     operator.abort();

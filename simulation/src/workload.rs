@@ -45,11 +45,11 @@ const WISHES: [(u64, Wish); 17] = [
     (70, Wish::Either("sim:unreachable:2")),
     (6, Wish::Either("sim:unreachable:1000")),
     (6, Wish::Either("sim:pending:1000")),
-    (70, Wish::Undone("sim:void-lost-answer:2")),
+    (73, Wish::Undone("sim:void-lost-answer:2")),
     (42, Wish::Undone("sim:void-fails:3")),
     // Parked, until the operator redrives it.
-    (4, Wish::Undone("sim:void-fails:60")),
-    (2, Wish::Undone("sim:void-lost-answer:60")),
+    (2, Wish::Undone("sim:void-fails:60")),
+    (1, Wish::Undone("sim:void-lost-answer:60")),
 ];
 /// How often the operator looks for parked orders.
 const OPERATOR_LOOKS_EVERY: Duration = Duration::from_secs(20);

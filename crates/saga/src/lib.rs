@@ -216,7 +216,11 @@ mod tests {
         first.record(DoorEvent::Closed, Timestamp::from_millis(3)).unwrap();
         assert_eq!(first.last_at(), Timestamp::from_millis(5), "time never runs back");
         let journal: Vec<_> = first.unwritten().iter().map(|step| step.entry.clone()).collect();
+        assert_eq!(first.stored(), None, "nothing is written");
         first.mark_written();
+        assert!(first.unwritten().is_empty());
+        let last = Stored { seq: 1, at: Timestamp::from_millis(5), state: false };
+        assert_eq!(first.stored(), Some(&last));
         assert_eq!(Saga::<Door>::replay(journal).unwrap(), first);
     }
 

@@ -101,6 +101,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn random_words_are_taken_whole_as_far_as_they_fit() {
+        let bytes = id_bytes_random((0x0807_0605_0403_0201, 0xffff_ffff_ffff_0a09));
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    }
+
+    #[test]
     fn ids_sort_by_time_and_have_one_spelling() {
         let early = OrderId::new(Timestamp::from_millis(1_000), [0xff; 10]);
         let late = OrderId::new(Timestamp::from_millis(1_001), [0; 10]);

@@ -197,7 +197,21 @@ mod tests {
         assert_eq!(max.checked_mul(2), Err(MoneyError::Overflow));
         assert_eq!(max.checked_sub(Money::new(i64::MIN, eur)), Err(MoneyError::Overflow));
         assert_eq!(max.checked_sub(Money::new(0, usd)), Err(MoneyError::MixedCurrencies));
+        let (ten, three) = (Money::new(10, eur), Money::new(3, eur));
+        assert_eq!(ten.checked_add(three), Ok(Money::new(13, eur)));
+        assert_eq!(ten.checked_sub(three), Ok(Money::new(7, eur)));
+        assert_eq!(ten.checked_mul(3), Ok(Money::new(30, eur)));
         assert_eq!(Money::positive(0, eur), Err(MoneyError::NotPositive));
+        assert_eq!(Money::positive(1, eur), Ok(Money::new(1, eur)));
         assert_eq!(Currency::parse("eur"), Err(MoneyError::UnknownCurrency));
+    }
+
+    #[test]
+    fn a_currency_is_its_code_everywhere() {
+        let eur = Currency::try_from("EUR".to_owned()).unwrap();
+        assert_eq!(
+            (eur.code(), String::from(eur).as_str(), format!("{eur:?}").as_str()),
+            ("EUR", "EUR", "EUR")
+        );
     }
 }

@@ -58,6 +58,10 @@ mod tests {
         assert_eq!(Timestamp::from_millis(1_795_257_356_123).to_string(), "2026-11-21T10:35:56.123Z");
         assert_eq!(Timestamp::from_millis(u64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
         assert_eq!(Timestamp::from_column(-5), Timestamp::default());
+        let now = Timestamp::from_column(5_000);
+        assert_eq!((now, now.as_column()), (Timestamp::from_millis(5_000), 5_000));
+        let later = now.plus(Duration::from_secs(2));
+        assert_eq!((later.since(now), now.since(later)), (Duration::from_secs(2), Duration::ZERO));
         assert_eq!(Timestamp::default().since(Timestamp::from_millis(9)), Duration::ZERO);
     }
 }
