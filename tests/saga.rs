@@ -4,20 +4,13 @@
 
 use std::time::Duration;
 
-use settle_order_core::{
-    Caller, Event, IdempotencyClaim, Lease, Order, OrderError, OrderSaga, Status, StoreError,
-};
+use settle_order_core::{Caller, Event, Lease, Order, OrderError, OrderSaga, Status, StoreError};
 use settle_ports::{Database as _, Durability, World as _, sql};
 use settle_saga::Saga;
 use settle_tests::native::{CallFault, DbFault, TOTAL, alice, context, request};
-use settle_tests::shop::{Driver, LEASE, ORDER_DEADLINE, SECOND, Shop};
+use settle_tests::shop::{Driver, LEASE, ORDER_DEADLINE, SECOND, Shop, claim};
 
 use CallFault::{AnswerLost, Declined, NotSent, Pending};
-
-fn claim(shop: &Shop, key: u8, fingerprint: u8) -> IdempotencyClaim {
-    let expires_at = shop.world.now().plus(Duration::from_secs(24 * 3600));
-    IdempotencyClaim { scope: [key; 32], fingerprint: [fingerprint; 32], expires_at }
-}
 
 // ---- the three ends ----
 

@@ -367,7 +367,7 @@ impl World {
             }
             None => {
                 let mut world = self.with_owner(number, Owner::Idle);
-                let (status, known) = (saga.state().status(), known);
+                let status = saga.state().status();
                 (format!("answers {status:?}"), world.tell(status, known).map(|()| world))
             }
         }

@@ -1,6 +1,6 @@
 //! The steps of a checkout, by the calls that make them, and which faults can hit each.
 
-use settle_host::sim::{Call, Fault, Step};
+use settle_host::sim::{Call, FAULTS, Fault, Step};
 use settle_host::sql::{Statement, Value};
 
 /// What one step is, for the faults that it can meet.
@@ -60,57 +60,33 @@ const SET_UP: Step = "set up";
 const OTHER: Step = "other";
 
 impl Kind {
-    fn faults(self) -> &'static [Fault] {
-        use Fault::{
-            AllCrash, AnswerBroken, AnswerLate, AnswerLost, ClockJump, Duplicated, HostCrash, Partition,
-            RequestLost, StorageConflict, StorageCrash, StorageCrashInCommit, StorageFull, StorageRefuses,
-            StorageSlow, StorageUnknownDone, StorageUnknownNotDone,
-        };
-        match self {
-            Kind::Read => &[StorageRefuses, HostCrash, AllCrash, ClockJump],
-            Kind::Write => &[
-                StorageRefuses,
-                StorageFull,
-                StorageConflict,
-                StorageUnknownNotDone,
-                StorageUnknownDone,
-                StorageSlow,
-                StorageCrash,
-                StorageCrashInCommit,
-                HostCrash,
-                AllCrash,
-                ClockJump,
-            ],
-            Kind::SturdyWrite => &[
-                StorageRefuses,
-                StorageFull,
-                StorageConflict,
-                StorageUnknownNotDone,
-                StorageUnknownDone,
-                StorageSlow,
-                HostCrash,
-                AllCrash,
-                ClockJump,
-            ],
-            Kind::Call => &[
-                RequestLost,
-                AnswerLost,
-                AnswerLate,
-                AnswerBroken,
-                Duplicated,
-                Partition,
-                HostCrash,
-                AllCrash,
-                ClockJump,
-            ],
-            Kind::Ask => &[RequestLost, AnswerLost, AnswerLate, AnswerBroken, Duplicated, Partition],
+    fn meets(self, fault: Fault) -> bool {
+        match fault {
+            Fault::RequestLost
+            | Fault::AnswerLost
+            | Fault::AnswerLate
+            | Fault::AnswerBroken
+            | Fault::Duplicated
+            | Fault::Partition => matches!(self, Kind::Call | Kind::Ask),
+            Fault::StorageRefuses => matches!(self, Kind::Read | Kind::Write | Kind::SturdyWrite),
+            Fault::StorageFull
+            | Fault::StorageConflict
+            | Fault::StorageUnknownNotDone
+            | Fault::StorageUnknownDone
+            | Fault::StorageSlow => matches!(self, Kind::Write | Kind::SturdyWrite),
+            Fault::StorageCrash | Fault::StorageCrashInCommit => self == Kind::Write,
+            Fault::HostCrash | Fault::AllCrash | Fault::ClockJump => self != Kind::Ask,
         }
     }
 }
 
 /// Every step with every fault that can hit it.
 pub fn cells() -> impl Iterator<Item = (Step, Fault)> {
-    STEPS.iter().flat_map(|(step, kind)| kind.faults().iter().map(|fault| (*step, *fault)))
+    let of_step = |(step, kind): &(Step, Kind)| {
+        let (step, kind) = (*step, *kind);
+        FAULTS.into_iter().filter(move |fault| kind.meets(*fault)).map(move |fault| (step, fault))
+    };
+    STEPS.iter().flat_map(of_step)
 }
 
 /// The step that a call makes.

@@ -9,9 +9,7 @@
 
 use settle_order_core::Status;
 use settle_tests::native::{DbFault, TOTAL, context, request};
-use settle_tests::shop::{LEASE, Shop};
-
-use super::claim;
+use settle_tests::shop::{LEASE, Shop, claim};
 
 #[tokio::test]
 async fn a_host_that_dies_after_the_charge_leaves_an_order_that_completes() {

@@ -8,9 +8,7 @@
 //! makes an order, the other waits for it. There is one saga, so nobody undoes another's payment.
 
 use settle_tests::native::{TOTAL, context, request};
-use settle_tests::shop::Shop;
-
-use super::claim;
+use settle_tests::shop::{Shop, claim};
 
 #[tokio::test]
 async fn one_order_one_capture_no_undo() {

@@ -9,9 +9,7 @@
 
 use settle_order_core::OrderError;
 use settle_tests::native::{context, request};
-use settle_tests::shop::Shop;
-
-use super::claim;
+use settle_tests::shop::{Shop, claim};
 
 #[tokio::test]
 async fn a_rejected_duplicate_leaves_the_record() {

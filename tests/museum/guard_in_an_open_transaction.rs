@@ -7,7 +7,7 @@
 //! Here no transaction is open across a call. The gateway is asked under one key, and of two answers
 //! the first that is written wins; the other reads what was written.
 
-use settle_payment_core::Processed;
+use settle_payment_core::{PaymentError, Processed};
 use settle_tests::native::CallFault::AnswerLost;
 use settle_tests::till::{KEY, TOTAL, Till};
 
@@ -16,7 +16,11 @@ async fn two_submissions_are_one_payment() {
     let till = Till::open().await;
     till.acquirer.script([AnswerLost]);
     let (a, b) = tokio::join!(till.process(TOTAL), till.process(TOTAL));
-    assert!(a.is_err() != b.is_err(), "one answer was lost");
+    // Whose answer was lost may have read the other's success since then, and nobody was told "failed".
+    let captured = [&a, &b].map(|told| matches!(told, Ok(Processed::Captured(_))));
+    let unknown = [&a, &b].map(|told| matches!(told, Err(PaymentError::OutcomeUnknown(_))));
+    assert!(captured[0] || captured[1], "{a:?} {b:?}");
+    assert!((captured[0] || unknown[0]) && (captured[1] || unknown[1]), "{a:?} {b:?}");
     assert!(matches!(till.process(TOTAL).await, Ok(Processed::Captured(_))));
     assert_eq!(till.acquirer.money(KEY), (TOTAL, 0));
     till.assert_books().await;

@@ -22,13 +22,3 @@ mod retry_with_a_new_key;
 mod rollback_before_the_action;
 mod same_key_other_request;
 mod three_decimals_and_none;
-
-use settle_order_core::IdempotencyClaim;
-use settle_ports::World as _;
-use settle_tests::shop::Shop;
-
-/// An idempotency key's claim, good for a day.
-fn claim(shop: &Shop, key: u8, fingerprint: u8) -> IdempotencyClaim {
-    let expires_at = shop.world.now().plus(std::time::Duration::from_secs(24 * 3600));
-    IdempotencyClaim { scope: [key; 32], fingerprint: [fingerprint; 32], expires_at }
-}

@@ -8,9 +8,7 @@
 
 use settle_order_core::Status;
 use settle_tests::native::{DbFault, TOTAL, context, request};
-use settle_tests::shop::Shop;
-
-use super::claim;
+use settle_tests::shop::{Shop, claim};
 
 #[tokio::test]
 async fn a_failed_write_leaves_no_record() {

@@ -10,9 +10,7 @@ use std::time::Duration;
 use settle_ports::World as _;
 use settle_tests::native::CallFault::NotSent;
 use settle_tests::native::{context, request};
-use settle_tests::shop::Shop;
-
-use super::claim;
+use settle_tests::shop::{Shop, claim};
 
 #[tokio::test]
 async fn the_record_of_an_open_order_stays() {

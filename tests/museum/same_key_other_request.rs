@@ -9,9 +9,7 @@
 use settle_order_core::OrderError;
 use settle_tests::native::CallFault::NotSent;
 use settle_tests::native::{context, request};
-use settle_tests::shop::Shop;
-
-use super::claim;
+use settle_tests::shop::{Shop, claim};
 
 #[tokio::test]
 async fn another_request_under_the_key_is_refused_and_charges_nothing() {

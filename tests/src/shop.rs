@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use settle_order_core::{Order, OrderError, Orders, SCHEMA, Settings, Status};
-use settle_ports::{Database as _, sql};
+use settle_order_core::{IdempotencyClaim, Order, OrderError, Orders, SCHEMA, Settings, Status};
+use settle_ports::{Database as _, World as _, sql};
 use settle_types::OrderId;
 
 use crate::native::{FakePayments, NativeDb, TOTAL, TestLimiter, TestWorld, alice, context, request};
@@ -103,4 +103,10 @@ impl Shop {
             other => panic!("not ended: {other:?}"),
         }
     }
+}
+
+/// The claim of an idempotency key by a request, good for a day.
+pub fn claim(shop: &Shop, key: u8, fingerprint: u8) -> IdempotencyClaim {
+    let expires_at = shop.world.now().plus(Duration::from_secs(24 * 3600));
+    IdempotencyClaim { scope: [key; 32], fingerprint: [fingerprint; 32], expires_at }
 }

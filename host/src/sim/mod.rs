@@ -168,6 +168,15 @@ impl Sim {
         counts.hit(step, fault);
     }
 
+    /// Decides whether a fault happens to a call now; one that does takes effect.
+    pub fn hits(&self, fault: Fault, step: Step) -> bool {
+        let strikes = self.strikes(fault);
+        if strikes {
+            self.took_effect(fault, step);
+        }
+        strikes
+    }
+
     /// A fault changed what happens to all calls under way on some machines.
     pub fn took_effect_on(&self, fault: Fault, machines: impl Fn(usize) -> bool) {
         let mut counts = lock(&self.counts);

@@ -87,13 +87,7 @@ async fn transmit(
 ) -> Result<http::Response<WasiBody>, Error> {
     let target = target.ok_or(Error::DestinationUnavailable)?;
     let remote = from != Some(target.number);
-    let strikes = |fault| {
-        let strikes = remote && sim.strikes(fault);
-        if strikes {
-            sim.took_effect(fault, step);
-        }
-        strikes
-    };
+    let strikes = |fault| remote && sim.hits(fault, step);
     tokio::time::sleep(sim.latency()).await;
     if remote && target.is_cut_off() {
         sim.took_effect(Fault::Partition, step);

@@ -157,8 +157,7 @@ impl SimDatabase {
         let (sim, life, disk) = (&self.sim, &self.life, &self.disk);
         let call = life.call(Call::Read { database: &disk.name }, format!("{} read", disk.name)).await;
         life.wait(sim.latency()).await;
-        if sim.strikes(Fault::StorageRefuses) {
-            sim.took_effect(Fault::StorageRefuses, call.step);
+        if sim.hits(Fault::StorageRefuses, call.step) {
             return Err(Error::NotApplied("simulated: unavailable".to_owned()));
         }
         let outcome = disk.query(statement);
@@ -176,14 +175,7 @@ impl SimDatabase {
         let call = Call::Write { database: &disk.name, statements: &statements };
         let what = format!("{} write {durability:?}: {}", disk.name, (sim.steps)(&call));
         let call = life.call(call, what).await;
-        let strikes = |fault| {
-            let strikes = sim.strikes(fault);
-            if strikes {
-                sim.took_effect(fault, call.step);
-            }
-            strikes
-        };
-        if strikes(Fault::StorageSlow) {
+        if sim.hits(Fault::StorageSlow, call.step) {
             life.wait(Duration::from_millis(500 + sim.below(4_000))).await;
         }
         life.wait(sim.latency()).await;
@@ -194,8 +186,8 @@ impl SimDatabase {
                 sim.took_effect(Fault::StorageCrash, call.step);
             }
         }
-        self.refused(call.step, strikes)?;
-        if !disk.sturdy && strikes(Fault::StorageCrashInCommit) {
+        self.refused(call.step)?;
+        if !disk.sturdy && sim.hits(Fault::StorageCrashInCommit, call.step) {
             let lost = disk.write(statements, Durability::Relaxed).and_then(|_| disk.crash(sim))?;
             sim.tell(format!("#{} {} crashes as it commits, {lost} writes lost", call.number, disk.name));
             return Err(Error::OutcomeUnknown("simulated: the server died".to_owned()));
@@ -203,7 +195,7 @@ impl SimDatabase {
         let done = disk.write(statements, durability);
         let shown = done.as_ref().map_or_else(|error| format!("{error:?}"), |_| "ok".to_owned());
         sim.tell(format!("#{} {} {shown}", call.number, disk.name));
-        if done.is_ok() && strikes(Fault::StorageUnknownDone) {
+        if done.is_ok() && sim.hits(Fault::StorageUnknownDone, call.step) {
             return Err(Error::OutcomeUnknown("simulated: done".to_owned()));
         }
         let crashes = disk.crashes();
@@ -217,7 +209,7 @@ impl SimDatabase {
     }
 
     /// The errors of a write that is not done.
-    fn refused(&self, step: Step, strikes: impl Fn(Fault) -> bool) -> Result<(), Error> {
+    fn refused(&self, step: Step) -> Result<(), Error> {
         let (sim, mut full_until) = (&self.sim, lock(&self.disk.full_until));
         if sim.strikes(Fault::StorageFull) {
             *full_until = sim.elapsed() + Duration::from_millis(sim.below(FULL_MILLIS_MAX));
@@ -226,13 +218,13 @@ impl SimDatabase {
             sim.took_effect(Fault::StorageFull, step);
             return Err(Error::NotApplied("simulated: full".to_owned()));
         }
-        if strikes(Fault::StorageRefuses) {
+        if sim.hits(Fault::StorageRefuses, step) {
             return Err(Error::NotApplied("simulated: refused".to_owned()));
         }
-        if strikes(Fault::StorageConflict) {
+        if sim.hits(Fault::StorageConflict, step) {
             return Err(Error::Conflict("simulated: another was faster".to_owned()));
         }
-        if strikes(Fault::StorageUnknownNotDone) {
+        if sim.hits(Fault::StorageUnknownNotDone, step) {
             return Err(Error::OutcomeUnknown("simulated: not done".to_owned()));
         }
         Ok(())
