@@ -21,6 +21,8 @@ const USERS: u64 = 3;
 /// works takes to be parked and redriven.
 const LONG_STORM_EVERY: u64 = 16;
 const LONG_STORM: Duration = Duration::from_secs(12 * 60);
+/// One in so many orders of a long storm is such an undo.
+const LONG_STORM_PARKS_EVERY: u64 = 4;
 /// Virtual time that orders have to end in, once nothing goes wrong any more.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
@@ -139,6 +141,7 @@ impl Shop {
             tokens,
             notes,
             orders: plan.orders,
+            parks_every: has_long_storm(seed).then_some(LONG_STORM_PARKS_EVERY),
         });
         Ok(Self { sim, disks, machines, clients, users })
     }
@@ -157,6 +160,10 @@ impl Shop {
     }
 }
 
+fn has_long_storm(seed: u64) -> bool {
+    seed.is_multiple_of(LONG_STORM_EVERY)
+}
+
 async fn run(application: Arc<Application>, plan: Plan, disks: Disks, seed: u64) -> Result<Verdict> {
     let habits = |_| Habits { loud: plan.loud, ..Habits::default() };
     let shop = Shop::open(&application, &plan, disks, habits, seed)?;
@@ -168,7 +175,7 @@ async fn run(application: Arc<Application>, plan: Plan, disks: Disks, seed: u64)
     }
     let operator = tokio::spawn(clients.clone().operate());
     while working.join_next().await.is_some() {}
-    if seed.is_multiple_of(LONG_STORM_EVERY) {
+    if has_long_storm(seed) {
         tokio::time::sleep(LONG_STORM).await;
     }
     sim.tell("calm");

@@ -47,10 +47,11 @@ const WISHES: [(u64, Wish); 17] = [
     (6, Wish::Either("sim:pending:1000")),
     (73, Wish::Undone("sim:void-lost-answer:2")),
     (42, Wish::Undone("sim:void-fails:3")),
-    // Parked, until the operator redrives it.
-    (2, Wish::Undone("sim:void-fails:60")),
-    (1, Wish::Undone("sim:void-lost-answer:60")),
+    (2, PARKED[0]),
+    (1, PARKED[1]),
 ];
+/// Wishes that are parked until the operator redrives them.
+const PARKED: [Wish; 2] = [Wish::Undone("sim:void-fails:60"), Wish::Undone("sim:void-lost-answer:60")];
 /// How often the operator looks for parked orders.
 const OPERATOR_LOOKS_EVERY: Duration = Duration::from_secs(20);
 
@@ -95,6 +96,8 @@ pub struct Clients {
     pub notes: Mutex<Notes>,
     /// Orders of the run.
     pub orders: u64,
+    /// Every so many orders one more is to be parked: the storm lasts long enough for it.
+    pub parks_every: Option<u64>,
 }
 
 impl Clients {
@@ -106,7 +109,7 @@ impl Clients {
     pub async fn order(self: Arc<Self>, number: u64) {
         let sim = &self.sim;
         tokio::time::sleep(Duration::from_millis(sim.below(self.orders * MILLIS_PER_ORDER))).await;
-        let wish = wish_of(sim.below(1000));
+        let wish = self.wish_of(number);
         // Users choose the same keys. The last token is an administrator's.
         let users = self.tokens.len().saturating_sub(1).max(1) as u64;
         let user = usize::try_from(number % users).unwrap_or(0);
@@ -140,6 +143,16 @@ impl Clients {
             for number in 0..=sim.below(2) {
                 self.refund(&name, payment, number, 1 + i64::try_from(sim.below(60_000)).unwrap_or(0)).await;
             }
+        }
+    }
+
+    fn wish_of(&self, number: u64) -> Wish {
+        match self.parks_every {
+            Some(every) if number.is_multiple_of(every) => {
+                let [fails, loses_its_answers] = PARKED;
+                if self.sim.below(2) == 0 { loses_its_answers } else { fails }
+            }
+            _ => wish_at(self.sim.below(1000)),
         }
     }
 
@@ -300,7 +313,7 @@ impl Clients {
 }
 
 /// The wish that a roll below 1000 stands for.
-fn wish_of(roll: u64) -> Wish {
+fn wish_at(roll: u64) -> Wish {
     let mut left = roll;
     for (often, wish) in WISHES {
         if left < often {

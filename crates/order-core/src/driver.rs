@@ -326,10 +326,14 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
     /// The order as a client may see it: never behind what it has seen before.
     async fn up_to_date(&self, context: &CallContext, owned: OwnedOrder) -> Result<Order, OrderError> {
         let now = self.store.database.now().await.map_err(StoreError::from)?;
-        let (mut order, gone) = (owned.order.clone(), self.owner_is_gone(&owned, now));
-        if gone && self.store.claim(order.id, self.lease(now), now, self.settings.exclusive).await? {
-            order = self.resume(context, order).await?;
-        }
+        let (id, gone) = (owned.order.id, self.owner_is_gone(&owned, now));
+        let order = if !gone {
+            owned.order
+        } else if self.store.claim(id, self.lease(now), now, self.settings.exclusive).await? {
+            self.resume(context, owned.order).await?
+        } else {
+            self.store.find(id).await?.ok_or(OrderError::NotFound)?.order
+        };
         if order.status.is_settled() || self.settings.exclusive {
             return Ok(order);
         }
