@@ -124,6 +124,38 @@ async fn undo_racing_a_charge_leaves_nothing_taken() {
 }
 
 #[tokio::test]
+async fn a_charge_that_a_poor_acquirer_lets_through_after_the_undo_is_voided_there() {
+    let till = Till::open().await;
+    till.acquirer.held_up.set(true);
+    let undone_meanwhile = async {
+        while till.acquirer.calls.borrow().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        till.undo().await.unwrap();
+        till.acquirer.forget(&key());
+        till.acquirer.held_up.set(false);
+    };
+    let (processed, ()) = tokio::join!(till.process(TOTAL), undone_meanwhile);
+    assert!(matches!(processed, Ok(Processed::Voided(_))), "{processed:?}");
+    assert_eq!(*till.acquirer.calls.borrow(), ["charge", "void", "void"]);
+    assert_eq!(till.acquirer.money(KEY), (TOTAL, TOTAL));
+    till.assert_books().await;
+}
+
+#[tokio::test]
+async fn what_is_over_is_not_asked_of_the_acquirer_again() {
+    let till = Till::open().await;
+    till.undo().await.unwrap();
+    till.undo().await.unwrap();
+    assert_eq!(*till.acquirer.calls.borrow(), ["void"]);
+    let till = Till::open().await;
+    till.acquirer.script([Declined]);
+    till.process(TOTAL).await.unwrap();
+    assert_eq!(till.undo().await.unwrap().status, Status::Declined);
+    assert_eq!(*till.acquirer.calls.borrow(), ["charge"]);
+}
+
+#[tokio::test]
 async fn a_crash_at_every_write_of_charge_and_undo_can_be_repeated() {
     for fault in [DbFault::NotApplied, DbFault::UnknownNotDone, DbFault::UnknownDone] {
         for write in 0..2 {
@@ -160,6 +192,19 @@ async fn a_pending_charge_is_settled_by_a_lookup() {
     assert_eq!(till.look_up().await.unwrap().unwrap().status, Status::Authorizing);
     till.acquirer.void(&key()).await.unwrap();
     assert_eq!(till.look_up().await.unwrap().unwrap().status, Status::Voided);
+}
+
+#[tokio::test]
+async fn a_lookup_finds_money_that_was_returned_without_us() {
+    let till = Till::open().await;
+    till.acquirer.script([AnswerLost]);
+    till.process(TOTAL).await.unwrap_err();
+    till.acquirer.void(&key()).await.unwrap();
+    till.world.advance(Duration::from_secs(1));
+    let found = till.look_up().await.unwrap().unwrap();
+    assert_eq!((found.status, found.captured, found.refunded), (Status::Refunded, TOTAL, TOTAL));
+    assert!(found.undone && found.updated_at > found.created_at);
+    till.assert_books().await;
 }
 
 // ---- refunds ----
@@ -213,12 +258,25 @@ async fn an_unknown_refund_is_finished_by_recovery_under_its_own_key() {
     let payment = till.captured().await;
     till.acquirer.script([AnswerLost]);
     assert!(matches!(till.refund(&payment, "r", Some(200)).await, Err(PaymentError::OutcomeUnknown(_))));
-    till.world.advance(Duration::from_secs(10));
-    let report = till.service.resume_due(&context(&till.world), 16).await.unwrap();
-    assert_eq!((report.resumed, report.ended), (1, 1));
+    // One that ends meanwhile leaves the other to recovery.
+    assert!(matches!(till.refund(&payment, "s", Some(100)).await, Ok(Refunded::Done(_))));
+    for resumed in [1, 0] {
+        till.world.advance(Duration::from_secs(20));
+        let report = till.service.resume_due(&context(&till.world), 16).await.unwrap();
+        assert_eq!((report.resumed, report.ended), (resumed, resumed));
+    }
     assert!(matches!(till.refund(&payment, "r", Some(200)).await, Ok(Refunded::Exists(_))));
-    assert_eq!(till.acquirer.money(KEY), (TOTAL, 200));
+    assert_eq!(till.acquirer.money(KEY), (TOTAL, 300));
     till.assert_books().await;
+}
+
+#[tokio::test]
+async fn a_refund_that_the_acquirer_refuses_returns_nothing() {
+    let till = Till::open().await;
+    let payment = till.captured().await;
+    till.acquirer.void(&key()).await.unwrap(); // it gave the money back by itself
+    assert!(matches!(till.refund(&payment, "r", Some(200)).await, Ok(Refunded::ExceedsCaptured)));
+    assert!(matches!(till.refund(&payment, "r", Some(200)).await, Ok(Refunded::ExceedsCaptured)));
 }
 
 #[tokio::test]
@@ -234,14 +292,38 @@ async fn only_a_captured_payment_is_refunded() {
 // ---- recovery, ledger ----
 
 #[tokio::test]
+async fn an_open_outcome_is_looked_up_by_recovery_in_its_time() {
+    for (fault, status) in [(AnswerLost, Status::Captured), (Pending, Status::Voided)] {
+        let till = Till::open().await;
+        till.acquirer.script([fault]);
+        let _ = till.process(TOTAL).await;
+        let resume = async || till.service.resume_due(&context(&till.world), 1).await.unwrap();
+        till.world.advance(Duration::from_millis(4_999));
+        assert_eq!(resume().await.resumed, 0, "{fault:?}");
+        till.world.advance(Duration::from_millis(2_001));
+        assert_eq!(till.service.oldest_due().await.unwrap(), Duration::from_secs(2));
+        if fault == Pending {
+            till.acquirer.void(&key()).await.unwrap();
+        }
+        let report = resume().await;
+        assert_eq!((report.resumed, report.ended, report.more), (1, 1, true), "{fault:?}");
+        assert_eq!(till.look_up().await.unwrap().unwrap().status, status);
+        till.world.advance(Duration::from_secs(3600));
+        let report = resume().await;
+        assert_eq!((report.resumed, report.more), (0, false), "nothing is open any more");
+        till.assert_books().await;
+    }
+}
+
+#[tokio::test]
 async fn an_outcome_that_stays_unknown_is_voided_in_the_end() {
     let till = Till::open().await;
     till.acquirer.forgetful.set(true); // an intent of ours, then a charge that never arrives
     till.acquirer.script([NotSent]);
     assert!(till.process(TOTAL).await.is_err());
-    till.world.advance(Duration::from_secs(60));
+    till.world.advance(Duration::from_secs(15 * 60 - 20));
     assert_eq!(till.service.resume_due(&context(&till.world), 16).await.unwrap().deferred, 1);
-    till.world.advance(Duration::from_secs(16 * 60));
+    till.world.advance(Duration::from_secs(20));
     assert_eq!(till.service.resume_due(&context(&till.world), 16).await.unwrap().ended, 1);
     assert_eq!(till.acquirer.lookup(&key()).await.unwrap(), Standing::Voided);
     assert!(matches!(till.process(TOTAL).await, Ok(Processed::Voided(_))));

@@ -348,9 +348,16 @@ pub struct FakeAcquirer {
     pub calls: Rc<RefCell<Vec<&'static str>>>,
     /// Forgets keys, as a poor acquirer would; payment must then write its own intent first.
     pub forgetful: Rc<Cell<bool>>,
+    /// Charges wait; what comes to it later is done before them.
+    pub held_up: Rc<Cell<bool>>,
 }
 
 impl FakeAcquirer {
+    /// Forgets all of a key, which a good acquirer never does.
+    pub fn forget(&self, key: &OperationKey) {
+        self.held.borrow_mut().remove(key.as_str());
+    }
+
     pub fn script(&self, faults: impl IntoIterator<Item = CallFault>) {
         self.faults.borrow_mut().extend(faults);
     }
@@ -403,6 +410,9 @@ impl Acquirer for FakeAcquirer {
         _: Option<&PaymentMethod>,
     ) -> Result<ChargeOutcome, AcquirerError> {
         let fault = self.begin("charge")?;
+        while self.held_up.get() {
+            tokio::task::yield_now().await;
+        }
         let decided = match fault {
             Some(CallFault::Declined) => ChargeOutcome::Declined(FailureReason::lossy("declined")),
             Some(CallFault::Pending) => ChargeOutcome::Pending("token".into()),

@@ -145,7 +145,6 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
                 return Ok(Err(error.into()));
             }
         };
-        let approved = outcome == ChargeOutcome::Approved;
         let standing = match outcome {
             ChargeOutcome::Approved => {
                 let returned = Money::new(0, charge.amount.currency());
@@ -161,7 +160,7 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
                 let answer = known_answer(&document.payment, charge.amount);
                 Ok(Ok(answer.unwrap_or(Processed::Pending(document.payment))))
             }
-            Err(StoreError::Stale) if approved => {
+            Err(StoreError::Stale) => {
                 self.void_if_contradicted(context, &charge.key).await?;
                 Err(StoreError::Stale)
             }
@@ -182,7 +181,7 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
         self.store.write(document, &[], Some(due), context, Durability::Relaxed).await
     }
 
-    /// An approval that came after a durable "voided" takes nothing: it is voided at the acquirer.
+    /// A charge that the acquirer let through after a durable outcome without money: it is voided there.
     async fn void_if_contradicted(
         &self,
         context: &CallContext,
@@ -194,11 +193,11 @@ impl<W: World, D: Database, A: Acquirer> Payments<W, D, A> {
         }
         self.world.log(
             "warn",
-            &format!("late approval of {key} contradicts a durable outcome: voiding"),
+            &format!("a late charge of {key} contradicts a durable outcome: voiding"),
             context,
         );
         if let Err(error) = self.acquirer.void(key).await {
-            self.world.log("error", &format!("voiding the late approval of {key}: {error}"), context);
+            self.world.log("error", &format!("voiding the late charge of {key}: {error}"), context);
         }
         Ok(())
     }

@@ -212,7 +212,7 @@ impl Payment {
     /// Notes the intent of a refund: from now on nobody can refund that amount twice.
     pub fn begin_refund(&mut self, refund: Refund) -> Result<(), Illegal> {
         match self.status {
-            Status::Captured | Status::PartiallyRefunded if !self.undone => {}
+            Status::Captured | Status::PartiallyRefunded => {}
             status => return Err(Illegal::State(status)),
         }
         if refund.amount_minor <= 0 || refund.amount_minor > self.refundable() {
@@ -281,6 +281,14 @@ mod tests {
     fn ledger(transfers: &[Transfer]) -> (i64, i64) {
         let sum = |account| transfers.iter().filter(|t| t.debit == account).map(|t| t.amount.minor()).sum();
         (sum(Account::Acquirer), sum(Account::Refunds))
+    }
+
+    #[test]
+    fn a_status_has_one_name_on_the_wire_and_in_the_document() {
+        use Status::{Authorizing, Captured, Declined, PartiallyRefunded, Refunded, Unknown, Voided};
+        for status in [Authorizing, Unknown, Captured, Declined, Voided, PartiallyRefunded, Refunded] {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
     }
 
     #[test]
