@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use settle_tests::host::{command, component, digest, target};
 
-const SERVICES: [&str; 3] = ["identity", "order", "payment"];
+const SERVICES: [&str; 4] = ["gateway", "identity", "order", "payment"];
 
 /// A registry on a free port. Stopped when dropped.
 struct Registry {

@@ -19,8 +19,8 @@ use wasmtime::component::{Component as WasmComponent, Linker};
 
 use crate::engine::{self, Source};
 use crate::guest::{Ctx, Grants};
-use crate::http::inbound;
 use crate::http::outbound::{Connections, Local, Network, Outbound};
+use crate::http::{PEER_HEADER, inbound};
 use crate::limits::Limits;
 use crate::manifest::{Component, Manifest};
 use crate::service::{Capacity, Service, Services};
@@ -232,7 +232,11 @@ pub fn grants(
 /// then what the operator set.
 fn values(manifest: &Manifest, options: &Options) -> Result<BTreeMap<String, String>> {
     let mut overrides = vec![];
-    let known = [("host_run_id", run_id()?), ("recovery_by_traffic", "false".to_owned())];
+    let known = [
+        ("host_run_id", run_id()?),
+        ("host_peer_header", PEER_HEADER.to_owned()),
+        ("recovery_by_traffic", "false".to_owned()),
+    ];
     for (name, value) in known {
         if manifest.variables.contains_key(name) {
             overrides.push((name.to_owned(), value));

@@ -132,6 +132,12 @@ impl Host {
         Client::new(self.url("identity"), self.url("order"), self.url("payment"))
     }
 
+    /// All services behind the gateway.
+    pub fn edge(&self) -> Client {
+        let gateway = self.url("gateway");
+        Client::new(gateway.clone(), gateway.clone(), gateway)
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

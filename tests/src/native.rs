@@ -202,16 +202,22 @@ pub fn context(world: &TestWorld) -> CallContext {
 #[derive(Clone, Default)]
 pub struct TestLimiter {
     pub open: Rc<Cell<bool>>,
+    /// The next to ask is the probe.
+    pub probe: Rc<Cell<bool>>,
     pub reports: Rc<RefCell<Vec<bool>>>,
 }
 
 impl Limiter for TestLimiter {
-    async fn take(&self, _: &str, _: u32, _: Rate) -> Result<(), Duration> {
-        Ok(())
+    async fn take(&self, _: &str, _: u32, rate: Rate) -> Result<u32, Duration> {
+        Ok(rate.capacity)
     }
 
     async fn allow(&self, _: &str) -> Verdict {
-        if self.open.get() { Verdict::Open(Duration::from_secs(30)) } else { Verdict::Closed }
+        match (self.open.get(), self.probe.take()) {
+            (true, _) => Verdict::Open(Duration::from_secs(30)),
+            (false, true) => Verdict::Probe,
+            (false, false) => Verdict::Closed,
+        }
     }
 
     async fn report(&self, _: &str, success: bool) -> bool {
@@ -227,6 +233,8 @@ impl Limiter for TestLimiter {
 pub enum CallFault {
     /// It does not arrive.
     NotSent,
+    /// The service answers that it could not do it.
+    Refused,
     /// It is carried out, and the answer is lost.
     AnswerLost,
     /// The acquirer says "pending" (charge) or still does (lookup).
@@ -241,9 +249,12 @@ pub struct FakePayments {
     /// Money taken and given back, by key.
     pub kept: Rc<RefCell<HashMap<String, (i64, i64)>>>,
     undone: Rc<RefCell<Vec<String>>>,
+    declined: Rc<RefCell<Vec<String>>>,
     faults: Rc<RefCell<VecDeque<CallFault>>>,
     /// Every call in order: "process", "look_up", "undo".
     pub calls: Rc<RefCell<Vec<&'static str>>>,
+    /// The payment methods of the charges.
+    pub methods: Rc<RefCell<Vec<Option<String>>>>,
 }
 
 impl FakePayments {
@@ -254,10 +265,11 @@ impl FakePayments {
     fn begin(&self, call: &'static str) -> Result<Option<CallFault>, PaymentsError> {
         self.calls.borrow_mut().push(call);
         let fault = self.faults.borrow_mut().pop_front();
-        if fault == Some(CallFault::NotSent) {
-            return Err(PaymentsError::Unreachable("fault".into()));
+        match fault {
+            Some(CallFault::NotSent) => Err(PaymentsError::Unreachable("fault".into())),
+            Some(CallFault::Refused) => Err(PaymentsError::Refused("fault".into())),
+            fault => Ok(fault),
         }
-        Ok(fault)
     }
 
     fn end<T>(fault: Option<CallFault>, answer: T) -> Result<T, PaymentsError> {
@@ -279,8 +291,9 @@ impl Payments for FakePayments {
         key: &OperationKey,
         _: OrderId,
         amount: Money,
-        _: Option<&PaymentMethod>,
+        method: Option<&PaymentMethod>,
     ) -> Result<Charged, PaymentsError> {
+        self.methods.borrow_mut().push(method.map(ToString::to_string));
         let fault = self.begin("process")?;
         tokio::task::yield_now().await;
         let key = key.to_string();
@@ -289,6 +302,7 @@ impl Payments for FakePayments {
         }
         match fault {
             Some(CallFault::Declined) => {
+                self.declined.borrow_mut().push(key);
                 return Ok(Charged::Declined(None, FailureReason::lossy("declined")));
             }
             Some(CallFault::Pending) => return Ok(Charged::Pending),
@@ -306,6 +320,10 @@ impl Payments for FakePayments {
         }
         if fault == Some(CallFault::Pending) {
             return Ok(Paid::Known(Charged::Pending));
+        }
+        if self.declined.borrow().contains(&key.to_string()) {
+            let declined = Charged::Declined(None, FailureReason::lossy("declined"));
+            return Self::end(fault, Paid::Known(declined));
         }
         let known = self.kept.borrow().contains_key(&key.to_string());
         let paid = if known { Paid::Known(Charged::Approved(Self::payment_id())) } else { Paid::NotYet };
@@ -374,7 +392,7 @@ impl FakeAcquirer {
     fn begin(&self, call: &'static str) -> Result<Option<CallFault>, AcquirerError> {
         self.calls.borrow_mut().push(call);
         let fault = self.faults.borrow_mut().pop_front();
-        if fault == Some(CallFault::NotSent) {
+        if matches!(fault, Some(CallFault::NotSent | CallFault::Refused)) {
             return Err(AcquirerError::Unreachable("fault".into()));
         }
         Ok(fault)

@@ -15,7 +15,8 @@ pub const GUEST_PROFILE: &str = "component";
 /// Of the edition for the wasmCloud 1.x lattice, which lies beside the other.
 pub const LATTICE_PROFILE: &str = "lattice";
 /// One cargo call each: in a common call features unify, and the components grow.
-pub const GUESTS: [&str; 7] = [
+pub const GUESTS: [&str; 8] = [
+    "settle-gateway",
     "settle-identity",
     "settle-order",
     "settle-payment",

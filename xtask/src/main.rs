@@ -154,11 +154,12 @@ fn publish(args: &[&str]) -> Result<()> {
     let guests = build::target_dir().join(build::GUEST_TARGET);
     let folder = guests.join(build::GUEST_PROFILE);
     let names = ["settle_identity", "settle_order", "settle_payment"];
+    let edge = ["settle_gateway"];
     let composed = ["identity_on_wasmcloud", "order_on_wasmcloud", "payment_on_wasmcloud"];
     let mut publish = Command::new("cargo");
     publish.args(["run", "--release", "--quiet", "-p", "settle-publish", "--", prefix]);
     publish.arg(rest.first().copied().unwrap_or("latest"));
-    publish.args(names.iter().chain(&composed).map(|name| folder.join(format!("{name}.wasm"))));
+    publish.args(edge.iter().chain(&names).chain(&composed).map(|name| folder.join(format!("{name}.wasm"))));
     let lattice = guests.join(build::LATTICE_PROFILE);
     check(publish.args(names.iter().map(|name| lattice.join(format!("{name}.wasm")))))
 }

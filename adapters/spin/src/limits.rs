@@ -11,7 +11,7 @@ use crate::Adapter;
 use crate::bindings::exports::settle::limits::limiter as port;
 
 impl port::Guest for Adapter {
-    async fn take(name: String, cost: u32, rate: port::Rate) -> Result<(), u64> {
+    async fn take(name: String, cost: u32, rate: port::Rate) -> Result<u32, u64> {
         let rate = Rate { capacity: rate.capacity, refill_per_minute: rate.refill_per_minute };
         let now = now_millis();
         change(format!("bucket/{name}"), |bucket: Option<Bucket>| {
@@ -20,7 +20,7 @@ impl port::Guest for Adapter {
             (taken, Some(bucket))
         })
         .await
-        .unwrap_or(Ok(()))
+        .unwrap_or(Ok(rate.capacity))
     }
 
     async fn allow(name: String) -> port::Verdict {

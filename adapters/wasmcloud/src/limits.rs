@@ -19,7 +19,7 @@ thread_local! {
 }
 
 impl port::Guest for Adapter {
-    async fn take(name: String, cost: u32, rate: port::Rate) -> Result<(), u64> {
+    async fn take(name: String, cost: u32, rate: port::Rate) -> Result<u32, u64> {
         let rate = Rate { capacity: rate.capacity, refill_per_minute: rate.refill_per_minute };
         let now = now_millis();
         BUCKETS.with_borrow_mut(|buckets| {

@@ -25,15 +25,16 @@ impl Bucket {
         Self { tokens: f64::from(rate.capacity), rate, seen_millis: now_millis }
     }
 
-    /// Takes `cost` tokens, or says after how many milliseconds they will be there.
-    pub fn take(&mut self, cost: u32, rate: Rate, now_millis: u64) -> Result<(), u64> {
+    /// Takes `cost` tokens and says how many are left, or after how many milliseconds they will be there.
+    pub fn take(&mut self, cost: u32, rate: Rate, now_millis: u64) -> Result<u32, u64> {
         self.rate = rate;
         self.tokens = self.tokens_at(now_millis);
         self.seen_millis = now_millis;
         let missing = f64::from(cost) - self.tokens;
         if missing <= 0.0 {
             self.tokens -= f64::from(cost);
-            return Ok(());
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most the capacity
+            return Ok(self.tokens as u32);
         }
         let refill = f64::from(rate.refill_per_minute.max(1));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // both are small and positive
@@ -60,10 +61,10 @@ mod tests {
     fn a_bucket_empties_and_refills_evenly() {
         let rate = Rate { capacity: 2, refill_per_minute: 60 };
         let mut bucket = Bucket::full(rate, 5);
-        assert_eq!(bucket.take(1, rate, 5), Ok(()));
-        assert_eq!(bucket.take(1, rate, 5), Ok(()));
+        assert_eq!(bucket.take(1, rate, 5), Ok(1));
+        assert_eq!(bucket.take(1, rate, 5), Ok(0));
         assert_eq!(bucket.take(1, rate, 5), Err(1000));
-        assert_eq!(bucket.take(1, rate, 1005), Ok(()));
+        assert_eq!(bucket.take(1, rate, 1005), Ok(0));
         assert!(!bucket.is_full(1005));
         assert!(bucket.is_full(60_005));
     }

@@ -201,6 +201,7 @@ mod tests {
             (vec![], Err(RuleBroken::NoItems)),
             (vec![item(1, 1, "EUR"); 100], Ok(100)),
             (vec![item(1, 1, "EUR"); 101], Err(RuleBroken::TooManyItems)),
+            (vec![item(10_000, 1, "EUR")], Ok(10_000)),
             (vec![item(0, 1, "EUR")], Err(RuleBroken::BadQuantity(0))),
             (vec![item(1, 1, "EUR"), item(10_001, 1, "EUR")], Err(RuleBroken::BadQuantity(1))),
             (vec![item(1, 0, "EUR")], Err(RuleBroken::BadPrice(0, NotPositive))),

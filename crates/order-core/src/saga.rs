@@ -519,6 +519,27 @@ mod tests {
         events.into_iter().chain([Event::Placed(input())]).collect()
     }
 
+    #[test]
+    fn waits_double_and_end_at_the_deadline_but_not_after_it() {
+        let wait = Duration::from_millis(500);
+        let pending = |tries| State {
+            input: input(),
+            phase: Phase::PaymentPending { timer: Timer { tries, due_at: at(0) }, at_acquirer: false },
+        };
+        let deferred = Event::ChargeDeferred { due_at: at(7) };
+        let again = OrderSaga::transition(&pending(2), &deferred, at(5)).unwrap();
+        assert_eq!((again.tries(), OrderSaga::next(&again, at(6))), (3, Effect::Wait(at(7))));
+        assert_eq!(
+            [0, 1, 3, 40].map(|tries| pending(tries).backoff()),
+            [wait, wait * 2, wait * 8, BACKOFF_MAX]
+        );
+        let deadline = input().deadline;
+        let due = |now| pending(0).charge_deferred(now, wait);
+        let before = Timestamp::from_millis(deadline.as_millis() - 1);
+        assert_eq!(due(before), Event::ChargeDeferred { due_at: deadline });
+        assert_eq!(due(deadline), Event::ChargeDeferred { due_at: deadline.plus(wait) });
+    }
+
     /// The table of states and events of the design, whole: what is not listed is illegal.
     #[test]
     fn only_listed_events_are_legal_in_each_state() {

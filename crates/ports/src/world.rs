@@ -75,8 +75,8 @@ pub enum Verdict {
 /// See `wit/limits/limiter.wit`.
 #[allow(async_fn_in_trait)] // guests have one thread
 pub trait Limiter {
-    /// `Err` says how long to wait; nothing was taken.
-    async fn take(&self, name: &str, cost: u32, rate: Rate) -> Result<(), Duration>;
+    /// Tokens that are left. `Err` says how long to wait; nothing was taken.
+    async fn take(&self, name: &str, cost: u32, rate: Rate) -> Result<u32, Duration>;
     async fn allow(&self, name: &str) -> Verdict;
     /// True when this report opened the breaker.
     async fn report(&self, name: &str, success: bool) -> bool;

@@ -1,5 +1,7 @@
 //! HTTP in and out: plain requests and replies on our side, WASI streams on the host's.
 
+#[cfg(not(feature = "p2"))]
+pub use crate::host::{Body, Departure, pass_on, serve_unread};
 pub use crate::host::{send, serve};
 
 use std::time::Duration;
@@ -12,6 +14,7 @@ use settle_ports::CallContext;
 use crate::context;
 use crate::ports::GuestWorld;
 use crate::problem::{Kind, Problem};
+use crate::settings::{self, SettingError};
 
 /// Largest request body.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -70,6 +73,41 @@ impl Call {
     }
 }
 
+/// The header in which this host says who connected; it takes it out of what comes in. `wasi:http`
+/// has no other place for it, so without the setting nobody is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerHeader(Option<String>);
+
+/// What the host says of a service in its own process.
+const IN_PROCESS: &str = "in-process";
+/// In which a gateway in this process names its client.
+const CLIENT_HEADER: &str = "x-settle-client";
+
+impl PeerHeader {
+    pub async fn from_settings() -> Result<Self, SettingError> {
+        Ok(Self(settings::optional("host_peer_header").await?))
+    }
+
+    /// Whose connection it is: an address, or `in-process`.
+    pub fn peer_of<'a>(&self, call: &'a Call) -> Option<&'a str> {
+        self.0.as_deref().and_then(|name| call.header(name))
+    }
+
+    /// The address of the client, before any gateway in this process.
+    pub fn client_of<'a>(&self, call: &'a Call) -> Option<&'a str> {
+        match self.peer_of(call)? {
+            IN_PROCESS => call.header(CLIENT_HEADER),
+            peer => Some(peer),
+        }
+    }
+
+    /// Whether a process on this machine connected, by itself and not through a gateway.
+    pub fn is_loopback(&self, call: &Call) -> bool {
+        let peer = self.peer_of(call).and_then(|peer| peer.parse::<std::net::IpAddr>().ok());
+        peer.is_some_and(|peer| peer.is_loopback())
+    }
+}
+
 /// Methods of WASI's generated type, which each edition has its own of, and back.
 macro_rules! methods {
     ($wasi:ty) => {
@@ -92,9 +130,17 @@ macro_rules! methods {
                 }
             }
 
-            /// Our own calls read or post.
             pub fn to_wasi(method: &Method) -> Wasi {
-                if *method == Method::GET { Wasi::Get } else { Wasi::Post }
+                match method.as_str() {
+                    "GET" => Wasi::Get,
+                    "HEAD" => Wasi::Head,
+                    "POST" => Wasi::Post,
+                    "PUT" => Wasi::Put,
+                    "DELETE" => Wasi::Delete,
+                    "OPTIONS" => Wasi::Options,
+                    "PATCH" => Wasi::Patch,
+                    other => Wasi::Other(other.to_owned()),
+                }
             }
         }
     };
@@ -105,7 +151,7 @@ pub(crate) use methods;
 /// WASI's generated type, which each edition has its own of.
 macro_rules! send_errors {
     ($wasi:ty) => {
-        fn send_error(error: $wasi) -> SendError {
+        pub(crate) fn send_error(error: $wasi) -> SendError {
             type Wasi = $wasi;
             match error {
                 Wasi::DnsTimeout
@@ -262,16 +308,27 @@ where
     F: FnOnce(Call) -> R,
     R: Future<Output = Reply>,
 {
-    let Head { method, target, headers } = head;
-    let context = context::of_request(&headers, &world);
-    let correlation_id = context.correlation_id.clone();
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let (path, query) = (own_path(path, world.service).to_owned(), query.to_owned());
+    let mut call = head.into_call(&world);
+    let correlation_id = call.context.correlation_id.clone();
     let reply = match body {
-        Ok(body) => route(Call { method, path, query, headers, body, context }).await,
+        Ok(body) => {
+            call.body = body;
+            route(call).await
+        }
         Err(problem) => Reply::problem(&problem, &correlation_id),
     };
     reply.header(context::CORRELATION_ID, correlation_id)
+}
+
+impl Head {
+    /// The call, without its body.
+    pub(crate) fn into_call(self, world: &GuestWorld) -> Call {
+        let Head { method, target, headers } = self;
+        let context = context::of_request(&headers, world);
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        let (path, query) = (own_path(path, world.service).to_owned(), query.to_owned());
+        Call { method, path, query, headers, body: Vec::new(), context }
+    }
 }
 
 /// Hosts with one listener for all services put the service's name before its paths.

@@ -38,6 +38,11 @@ impl Protocol {
         }
     }
 
+    /// The answer to a call that is refused.
+    pub fn refuse(self, problem: &Problem) -> Reply {
+        self.reply(Err::<(), _>(problem.clone()))
+    }
+
     /// The answer to a call.
     pub fn reply(self, result: Result<impl Message, Problem>) -> Reply {
         match self {

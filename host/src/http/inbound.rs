@@ -121,6 +121,9 @@ async fn answer(service: &Service, request: Request<Incoming>, peer: SocketAddr)
 /// The request as a guest gets it: authority in the URI, trusted peer, bounded body.
 fn prepare(request: Request<Incoming>, peer: SocketAddr) -> Option<Request<WasiBody>> {
     let (mut parts, body) = request.into_parts();
+    if !names_one_host(&parts) {
+        return None;
+    }
     if parts.uri.authority().is_none() {
         let host = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
         let path = parts.uri.path_and_query()?.clone();
@@ -132,6 +135,19 @@ fn prepare(request: Request<Incoming>, peer: SocketAddr) -> Option<Request<WasiB
         Err(_) => Error::HttpRequestBodySize(Some(BODY_BYTES_MAX as u64)),
     });
     Some(Request::from_parts(parts, body.boxed_unsync()))
+}
+
+/// Whether the target and at most one `Host` agree (RFC 9112, section 3.2): two readers must not see
+/// two hosts.
+fn names_one_host(parts: &http::request::Parts) -> bool {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next(), parts.uri.authority()) {
+        (Some(_), Some(_), _) => false,
+        (Some(host), None, Some(authority)) => {
+            host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+        }
+        _ => true,
+    }
 }
 
 fn refuse(refusal: &Refusal, service: &str) -> Response<WasiBody> {

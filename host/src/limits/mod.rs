@@ -33,7 +33,7 @@ impl Limits {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn take(&self, name: String, cost: u32, rate: Rate) -> Result<(), u64> {
+    fn take(&self, name: String, cost: u32, rate: Rate) -> Result<u32, u64> {
         let now = self.now_millis();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= BUCKETS_MAX {
@@ -69,7 +69,12 @@ pub fn add_to_linker(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
 impl wit::Host for Ctx {}
 
 impl<T: Send> wit::HostWithStore<T> for LimitsPort {
-    async fn take(accessor: &Accessor<T, Self>, name: String, cost: u32, rate: wit::Rate) -> Result<(), u64> {
+    async fn take(
+        accessor: &Accessor<T, Self>,
+        name: String,
+        cost: u32,
+        rate: wit::Rate,
+    ) -> Result<u32, u64> {
         let limits = accessor.with(|mut access| access.get().limits.clone());
         limits.take(name, cost, Rate { capacity: rate.capacity, refill_per_minute: rate.refill_per_minute })
     }

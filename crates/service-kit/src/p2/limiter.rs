@@ -10,8 +10,8 @@ use settle_ports::{Limiter, Rate, Verdict};
 pub struct HostLimiter;
 
 impl Limiter for HostLimiter {
-    async fn take(&self, _name: &str, _cost: u32, _rate: Rate) -> Result<(), Duration> {
-        Ok(())
+    async fn take(&self, _name: &str, _cost: u32, rate: Rate) -> Result<u32, Duration> {
+        Ok(rate.capacity)
     }
 
     async fn allow(&self, _name: &str) -> Verdict {

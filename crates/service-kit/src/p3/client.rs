@@ -1,6 +1,9 @@
 //! Calls to other services through the host: in process where it has the target, over a pooled
 //! connection otherwise.
 
+use std::time::Duration;
+
+use http::Method;
 use wasip3::http::types::{ErrorCode, Fields, Request, RequestOptions, Response, Scheme};
 use wasip3::wit_bindgen::{StreamResult, spawn_local};
 use wasip3::{wit_future, wit_stream};
@@ -37,11 +40,6 @@ pub async fn send(outgoing: Outgoing<'_>) -> Result<Answer, SendError> {
 
 fn request_of(outgoing: Outgoing<'_>) -> Result<Request, SendError> {
     let invalid = |what: &str| SendError::NotSent(format!("{what} is not valid"));
-    let (scheme, authority) = match outgoing.origin.split_once("://") {
-        Some(("http", authority)) => (Scheme::Http, authority),
-        Some(("https", authority)) => (Scheme::Https, authority),
-        _ => return Err(invalid("the origin")),
-    };
     let fields = Fields::from_list(&outgoing.headers).map_err(|_| invalid("a header"))?;
     let (_no_trailers, trailers) = wit_future::new(|| Ok(None));
     let body = (!outgoing.body.is_empty()).then(|| {
@@ -53,16 +51,32 @@ fn request_of(outgoing: Outgoing<'_>) -> Result<Request, SendError> {
         });
         body
     });
+    let (request, _sent) = Request::new(fields, body, trailers, Some(options_of(outgoing.timeout)?));
+    address(&request, &outgoing.method, outgoing.origin, outgoing.path)?;
+    Ok(request)
+}
+
+pub fn options_of(timeout: Duration) -> Result<RequestOptions, SendError> {
+    let invalid = || SendError::NotSent("the timeout is not valid".to_owned());
     let options = RequestOptions::new();
-    let nanos = u64::try_from(outgoing.timeout.as_nanos()).unwrap_or(u64::MAX);
-    options.set_connect_timeout(Some(nanos)).map_err(|_| invalid("the timeout"))?;
-    options.set_first_byte_timeout(Some(nanos)).map_err(|_| invalid("the timeout"))?;
-    let (request, _sent) = Request::new(fields, body, trailers, Some(options));
-    request.set_method(&method::to_wasi(&outgoing.method)).map_err(|()| invalid("the method"))?;
+    let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    options.set_connect_timeout(Some(nanos)).map_err(|_| invalid())?;
+    options.set_first_byte_timeout(Some(nanos)).map_err(|_| invalid())?;
+    Ok(options)
+}
+
+/// Says what is asked, and of whom. `origin` is `http://authority`, without a path.
+pub fn address(request: &Request, method: &Method, origin: &str, path: &str) -> Result<(), SendError> {
+    let invalid = |what: &str| SendError::NotSent(format!("{what} is not valid"));
+    let (scheme, authority) = match origin.split_once("://") {
+        Some(("http", authority)) => (Scheme::Http, authority),
+        Some(("https", authority)) => (Scheme::Https, authority),
+        _ => return Err(invalid("the origin")),
+    };
+    request.set_method(&method::to_wasi(method)).map_err(|()| invalid("the method"))?;
     request.set_scheme(Some(&scheme)).map_err(|()| invalid("the scheme"))?;
     request.set_authority(Some(authority)).map_err(|()| invalid("the authority"))?;
-    request.set_path_with_query(Some(outgoing.path)).map_err(|()| invalid("the path"))?;
-    Ok(request)
+    request.set_path_with_query(Some(path)).map_err(|()| invalid("the path"))
 }
 
 crate::http::send_errors!(ErrorCode);

@@ -49,10 +49,10 @@ async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {
     }
 }
 
-fn respond(reply: Reply) -> Result<Response, ErrorCode> {
+pub fn respond(reply: Reply) -> Result<Response, ErrorCode> {
     let internal = |what: &str| ErrorCode::InternalError(Some(what.to_owned()));
     let mut headers = reply.headers;
-    if reply.trailers.is_none() {
+    if reply.trailers.is_none() && reply.status != 204 {
         headers.push(("content-length".to_owned(), reply.body.len().to_string().into_bytes()));
     }
     let fields = Fields::from_list(&headers).map_err(|_| internal("a header of ours is not valid"))?;

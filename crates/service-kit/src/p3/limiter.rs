@@ -11,7 +11,7 @@ use super::bindings::settle::limits::limiter as wit;
 pub struct HostLimiter;
 
 impl Limiter for HostLimiter {
-    async fn take(&self, name: &str, cost: u32, rate: Rate) -> Result<(), Duration> {
+    async fn take(&self, name: &str, cost: u32, rate: Rate) -> Result<u32, Duration> {
         let rate = wit::Rate { capacity: rate.capacity, refill_per_minute: rate.refill_per_minute };
         wit::take(name.to_owned(), cost, rate).await.map_err(Duration::from_millis)
     }

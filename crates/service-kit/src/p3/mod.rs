@@ -3,6 +3,7 @@
 mod client;
 mod database;
 mod entry;
+mod forward;
 mod limiter;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 pub use client::send;
 pub use database::SqlDatabase;
 pub use entry::serve;
+pub use forward::{Body, Departure, pass_on, serve_unread};
 pub use limiter::HostLimiter;
 pub use wasip3::random::random::get_random_u64 as random;
 

@@ -1,0 +1,24 @@
+//! The gateway as a component: one origin for all services, and the rules of its edge.
+
+#![cfg_attr(not(target_family = "wasm"), allow(dead_code))]
+
+mod app;
+mod limits;
+mod routes;
+
+use settle_service_kit::http::serve_unread;
+use wasip3::http::types::{ErrorCode, Request, Response};
+
+struct Component;
+
+#[allow(unsafe_code)]
+mod http_service {
+    use super::Component;
+    wasip3::http::service::export!(Component with_types_in wasip3);
+}
+
+impl wasip3::exports::http::handler::Guest for Component {
+    async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        serve_unread(request, app::WORLD, routes::route).await
+    }
+}

@@ -1,0 +1,11 @@
+//! What a gateway decides: whose a path is, which heads pass, which origins a browser may call from.
+//!
+//! Must not know: hosts, clocks, what the services do.
+
+mod cors;
+mod heads;
+mod paths;
+
+pub use cors::{Cors, CorsError, Preflight};
+pub use heads::{CLIENT_HEADER, passed_back, passed_on, secured};
+pub use paths::{Refused, Upstream, checked, upstream_of};

@@ -1,0 +1,243 @@
+//! Who drives an order, what others see of it meanwhile, and what operators are shown.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::Duration;
+
+use settle_order_core::{Lease, NewOrder, Order, OrderError, Status};
+use settle_ports::{CallContext, Database as _, Durability, World as _, sql};
+use settle_tests::native::{CallFault, DbFault, alice, context, request};
+use settle_tests::shop::{Driver, LEASE, SECOND, Shop, claim};
+
+use CallFault::{Declined, NotSent, Pending, Refused};
+
+/// A host that has the database for itself.
+fn alone(shop: &Shop, owner: &str) -> Driver {
+    let mut host = shop.host(owner);
+    host.settings.exclusive = true;
+    host
+}
+
+/// An order whose host died after the call to payment, before it wrote what came of it.
+async fn orphan(shop: &Shop, host: &Driver) -> Order {
+    shop.database.fail_write(1, DbFault::NotApplied);
+    let order = shop.place(host, "book").await.unwrap();
+    assert_eq!(order.status, Status::PaymentPending);
+    order
+}
+
+async fn stored(shop: &Shop) -> String {
+    let found = shop.database.query(sql("SELECT status FROM orders")).await.unwrap();
+    found.rows[0].text(0).unwrap().to_owned()
+}
+
+// ---- who drives ----
+
+#[tokio::test]
+async fn a_read_takes_over_at_once_where_no_other_host_can_live() {
+    let shop = Shop::open().await;
+    let order = orphan(&shop, &alone(&shop, "dead")).await;
+    assert_eq!(shop.read(&alone(&shop, "restarted"), order.id).await.status, Status::Completed);
+    assert_eq!(stored(&shop).await, "completed");
+}
+
+#[tokio::test]
+async fn a_read_leaves_an_order_to_its_own_host_until_its_lease_is_over() {
+    let shop = Shop::open().await;
+    let host = alone(&shop, "one");
+    let order = orphan(&shop, &host).await;
+    assert_eq!(shop.read(&host, order.id).await.status, Status::PaymentPending);
+    assert_eq!(shop.calls(), ["process"]);
+    shop.world.advance(LEASE);
+    assert_eq!(shop.read(&host, order.id).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn one_claim_wins() {
+    let shop = Shop::open().await;
+    let order = orphan(&shop, &shop.host("dead")).await;
+    let store = shop.host("any").store;
+    let now = shop.world.now().plus(LEASE);
+    let claim = async |owner, now: settle_types::Timestamp, exclusive| {
+        let lease = Lease { owner, until: now.plus(LEASE) };
+        store.claim(order.id, lease, now, exclusive).await.unwrap()
+    };
+    assert!(!claim("early", shop.world.now(), false).await);
+    assert!(claim("first", now, false).await);
+    assert!(!claim("second", now, false).await);
+    assert!(claim("alone", now, true).await);
+    assert!(!claim("alone", now, true).await, "its own lease");
+    assert_eq!(shop.read(&shop.host("any"), order.id).await.status, Status::Completed);
+    assert!(!claim("late", now.plus(LEASE), true).await, "it has settled");
+}
+
+#[tokio::test]
+async fn the_probe_of_a_breaker_that_was_not_used_is_given_back_as_a_failure() {
+    let shop = Shop::open().await;
+    let host = shop.host("a");
+    shop.limiter.probe.set(true);
+    shop.database.fail_write(0, DbFault::NotApplied);
+    shop.place(&host, "book").await.unwrap_err();
+    assert_eq!(*shop.limiter.reports.borrow(), [false]);
+    shop.limiter.probe.set(true);
+    shop.place(&host, "book").await.unwrap();
+    assert_eq!(*shop.limiter.reports.borrow(), [false, true]);
+}
+
+#[tokio::test]
+async fn a_service_that_answers_no_is_alive_for_the_breaker() {
+    let shop = Shop::open().await;
+    shop.payments.script([Refused, NotSent]);
+    shop.place(&shop.host("a"), "book").await.unwrap();
+    assert_eq!(*shop.limiter.reports.borrow(), [true, false, true]);
+}
+
+// ---- what others see ----
+
+#[tokio::test]
+async fn a_read_on_a_shared_database_takes_over_each_end_that_payment_knows() {
+    let shop = Shop::open().await;
+    shop.payments.script([Declined]);
+    let order = orphan(&shop, &shop.host("dead")).await;
+    assert_eq!(shop.read(&shop.host("other"), order.id).await.status, Status::PaymentFailed);
+
+    // Undone, and all of it was lost but the intent.
+    let shop = Shop::open().await;
+    let order = shop.place(&shop.host("dead"), "fail-me").await.unwrap();
+    assert_eq!(order.status, Status::Cancelled);
+    for lost in [
+        "DELETE FROM order_journal WHERE seq > 0",
+        "DELETE FROM order_outbox WHERE seq > 0",
+        "UPDATE orders SET status = 'payment_pending', payment_id = NULL, due_at = 9000000000000",
+    ] {
+        shop.database.execute(vec![sql(lost)], Durability::Durable).await.unwrap();
+    }
+    assert_eq!(shop.read(&shop.host("other"), order.id).await.status, Status::Cancelled);
+
+    // Cancelled and undone, and the end was lost.
+    let shop = Shop::open().await;
+    let host = shop.host("dead");
+    let order = shop.place(&host, "book").await.unwrap();
+    shop.database.fail_write(1, DbFault::NotApplied);
+    let cancelled = host.cancel(&context(&shop.world), &alice(), order.id).await.unwrap();
+    assert_eq!(cancelled.status, Status::Compensating);
+    assert_eq!(shop.read(&shop.host("other"), order.id).await.status, Status::Cancelled);
+}
+
+/// A request under way that began before, and a duplicate of it with this much time.
+async fn duplicate(shop: &Shop, host: &Driver, time: Duration) -> (Result<Order, OrderError>, u64) {
+    let deadline = shop.world.now().plus(time);
+    let context = CallContext { deadline, ..context(&shop.world) };
+    let begun = shop.world.now();
+    let placed = host.place(&context, request("book"), Some(claim(shop, 1, 1))).await;
+    let waited = shop.world.now().since(begun);
+    let order = placed.map(|placed| {
+        assert!(placed.replayed);
+        placed.order
+    });
+    (order, u64::try_from(waited.as_millis()).unwrap())
+}
+
+#[tokio::test]
+async fn a_duplicate_waits_for_the_first_as_long_as_its_caller_does() {
+    let shop = Shop::open().await;
+    let host = alone(&shop, "one");
+    shop.database.fail_write(1, DbFault::NotApplied);
+    host.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
+    let (order, waited) = duplicate(&shop, &host, SECOND * 3).await;
+    assert_eq!(order.unwrap().status, Status::PaymentPending);
+    assert!((2_500..=3_100).contains(&waited), "{waited} ms");
+    assert_eq!(shop.calls(), ["process"], "its own host drives it");
+    // Until the first one's lease is over: then somebody has to.
+    shop.world.advance(LEASE);
+    let (order, waited) = duplicate(&shop, &host, SECOND * 3).await;
+    assert_eq!((order.unwrap().status, waited < 100), (Status::Completed, true));
+}
+
+#[tokio::test]
+async fn a_duplicate_on_a_shared_database_asks_payment_after_half_a_second() {
+    let shop = Shop::open().await;
+    shop.database.fail_write(1, DbFault::NotApplied);
+    let (dead, other) = (shop.host("dead"), shop.host("other"));
+    dead.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
+    let (order, waited) = duplicate(&shop, &other, SECOND * 3).await;
+    assert_eq!(order.unwrap().status, Status::Completed);
+    assert!((500..700).contains(&waited), "{waited} ms");
+    assert_eq!(shop.calls(), ["process", "look_up"]);
+    let (order, waited) = duplicate(&shop, &other, SECOND * 3).await;
+    assert_eq!((order.unwrap().status, waited), (Status::Completed, 0), "what has settled is not waited for");
+}
+
+#[tokio::test]
+async fn a_duplicate_without_time_asks_payment_at_once() {
+    let shop = Shop::open().await;
+    shop.database.fail_write(1, DbFault::NotApplied);
+    let (dead, other) = (shop.host("dead"), shop.host("other"));
+    dead.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
+    let (order, waited) = duplicate(&shop, &other, Duration::from_millis(1)).await;
+    assert_eq!((order.unwrap().status, waited < 100), (Status::Completed, true));
+}
+
+// ---- what operators are shown ----
+
+#[tokio::test]
+async fn recovery_says_how_late_it_is_and_whether_there_is_more() {
+    let shop = Shop::open().await;
+    let host = shop.host("a");
+    for _ in 0..2 {
+        orphan(&shop, &host).await;
+        shop.world.advance(SECOND);
+        shop.database.writes.borrow_mut().clear();
+    }
+    assert_eq!(host.oldest_due().await.unwrap(), Duration::ZERO);
+    shop.world.advance(LEASE);
+    assert_eq!(host.oldest_due().await.unwrap(), SECOND * 2);
+    let report = host.resume_due(1).await.unwrap();
+    assert_eq!((report.resumed, report.ended, report.deferred), (1, 1, 0));
+    assert_eq!((report.oldest_due_ms, report.more), (2_000, true));
+    let report = host.resume_due(2).await.unwrap();
+    assert_eq!((report.resumed, report.more), (1, false));
+}
+
+#[tokio::test]
+async fn a_saga_is_listed_with_its_tries_and_its_next_one() {
+    let shop = Shop::open().await;
+    let host = shop.host("a");
+    shop.payments.script([NotSent, NotSent, NotSent]);
+    let order = shop.place(&host, "book").await.unwrap();
+    let now = shop.world.now();
+    let due = async || {
+        let sagas = host.sagas(None, 10).await.unwrap();
+        assert_eq!((sagas[0].order_id, sagas[0].step), (order.id, "payment"));
+        (sagas[0].tries, sagas[0].due_at.unwrap())
+    };
+    let (tries, first) = due().await;
+    assert!(tries == 1 && first > now && first <= now.plus(SECOND), "{tries} {first}");
+    // Twice in vain: the wait doubles.
+    shop.payments.script([NotSent, NotSent, NotSent]);
+    shop.world.advance(SECOND);
+    host.resume_due(1).await.unwrap();
+    let now = shop.world.now();
+    let (tries, second) = due().await;
+    assert!(tries == 2 && second >= now.plus(SECOND / 2), "{tries} {second}");
+    // An open breaker is no try; the order is given back until the breaker lets somebody through.
+    shop.limiter.open.set(true);
+    shop.world.advance(SECOND * 2);
+    host.resume_due(1).await.unwrap();
+    let (tries, third) = due().await;
+    assert!(
+        tries == 2
+            && third >= shop.world.now().plus(SECOND * 15)
+            && third <= shop.world.now().plus(SECOND * 30)
+    );
+}
+
+#[tokio::test]
+async fn the_payment_method_reaches_payment() {
+    let shop = Shop::open().await;
+    let items = request("book").items().to_vec();
+    let order = NewOrder::parse(&alice(), None, items, Some("card:4242".parse().unwrap())).unwrap();
+    shop.payments.script([Pending]);
+    shop.host("a").place(&context(&shop.world), order, None).await.unwrap();
+    assert_eq!(*shop.payments.methods.borrow(), [Some("card:4242".to_owned())]);
+}
