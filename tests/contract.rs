@@ -10,10 +10,14 @@ use prost_types::{DescriptorProto, FileDescriptorProto};
 use settle_proto::payment_v1 as wire;
 use settle_tests::host::root;
 
-fn payment_proto() -> FileDescriptorProto {
-    let compiled = protox::compile(["settle/payment/v1/payment.proto"], [root().join("proto")]).unwrap();
+fn proto(path: &str) -> FileDescriptorProto {
+    let compiled = protox::compile([path], [root().join("proto")]).unwrap();
     let set = prost_types::FileDescriptorSet::decode(compiled.encode_to_vec().as_slice()).unwrap();
-    set.file.into_iter().find(|file| file.package() == "settle.payment.v1").unwrap()
+    set.file.into_iter().find(|file| file.name() == path).unwrap()
+}
+
+fn payment_proto() -> FileDescriptorProto {
+    proto("settle/payment/v1/payment.proto")
 }
 
 /// Encodes a value for each field by its number and type in the `.proto`: a reader that knows
@@ -25,6 +29,7 @@ fn sample(message: &DescriptorProto, of: &BTreeMap<String, DescriptorProto>) -> 
         match field.r#type() {
             Type::Int64 => prost::encoding::int64::encode(tag, &i64::from(tag), &mut bytes),
             Type::String => prost::encoding::string::encode(tag, &field.name().to_owned(), &mut bytes),
+            Type::Double => prost::encoding::double::encode(tag, &(f64::from(tag) + 0.5), &mut bytes),
             Type::Bool => prost::encoding::bool::encode(tag, &true, &mut bytes),
             Type::Enum => prost::encoding::int32::encode(tag, &1, &mut bytes),
             Type::Message => {
@@ -60,6 +65,29 @@ fn rust_messages_have_the_fields_of_the_proto() {
             other => panic!("{other} has no Rust type"),
         };
         assert_eq!(again, bytes, "{name}");
+    }
+}
+
+#[test]
+fn the_described_system_s_messages_have_the_fields_of_its_protos() {
+    use settle_proto::compat::{orders, payments};
+    for (path, service) in
+        [("compat/orders.proto", orders::SERVICE), ("compat/payments.proto", payments::SERVICE)]
+    {
+        let file = proto(path);
+        assert_eq!(format!("{}.{}", file.package(), file.service[0].name()), service);
+        for message in &file.message_type {
+            let bytes = sample(message, &BTreeMap::new());
+            let again = match message.name() {
+                "CreateOrderRequest" => round_trip::<orders::CreateOrderRequest>(&bytes),
+                "OrderResponse" => round_trip::<orders::OrderResponse>(&bytes),
+                "PaymentRequest" => round_trip::<payments::PaymentRequest>(&bytes),
+                "RefundRequest" => round_trip::<payments::RefundRequest>(&bytes),
+                "PaymentResponse" => round_trip::<payments::PaymentResponse>(&bytes),
+                other => panic!("{other} has no Rust type"),
+            };
+            assert_eq!(again, bytes, "{}", message.name());
+        }
     }
 }
 
@@ -148,7 +176,15 @@ fn the_manifest_grants_each_service_its_own_database() {
     }
     let ports: Vec<(&str, u16)> =
         manifest.tool().listeners.iter().map(|(name, listener)| (name.as_str(), listener.port)).collect();
-    assert_eq!(ports, [("identity", 5010), ("order", 5011), ("payment", 5012), ("payment_grpc", 50051)]);
+    let expected = [
+        ("gateway", 8000),
+        ("gateway_grpc", 9080),
+        ("identity", 5010),
+        ("order", 5011),
+        ("payment", 5012),
+        ("payment_grpc", 50051),
+    ];
+    assert_eq!(ports, expected);
     for name in &manifest.tool().generated {
         assert!(manifest.variables[name].secret, "{name} is generated and must be a secret");
         assert_eq!(manifest.variables[name].default.as_deref(), Some(""), "no default secret");

@@ -82,6 +82,9 @@ async fn the_probe_of_a_breaker_that_was_not_used_is_given_back_as_a_failure() {
     shop.limiter.probe.set(true);
     shop.place(&host, "book").await.unwrap();
     assert_eq!(*shop.limiter.reports.borrow(), [false, true]);
+    shop.database.fail_write(0, DbFault::NotApplied);
+    shop.place(&host, "book").await.unwrap_err();
+    assert_eq!(*shop.limiter.reports.borrow(), [false, true], "no probe, no report");
 }
 
 #[tokio::test]
@@ -90,6 +93,31 @@ async fn a_service_that_answers_no_is_alive_for_the_breaker() {
     shop.payments.script([Refused, NotSent]);
     shop.place(&shop.host("a"), "book").await.unwrap();
     assert_eq!(*shop.limiter.reports.borrow(), [true, false, true]);
+}
+
+#[tokio::test]
+async fn a_call_has_three_tries_with_growing_waits_between_them() {
+    let shop = Shop::open().await;
+    shop.payments.script([NotSent, NotSent, NotSent]);
+    shop.place(&shop.host("a"), "book").await.unwrap();
+    assert_eq!(shop.calls(), ["process"; 3]);
+    let slept: Vec<u128> = shop.world.slept.borrow().iter().map(Duration::as_millis).collect();
+    let [first, second] = slept[..] else { panic!("{slept:?}") };
+    assert!((50..=100).contains(&first) && (100..=200).contains(&second), "{slept:?}");
+}
+
+#[tokio::test]
+async fn what_the_acquirer_has_not_decided_stays_open_until_the_deadline() {
+    let shop = Shop::open().await;
+    shop.payments.script([Pending, Pending]);
+    let host = shop.host("a");
+    let order = shop.place(&host, "book").await.unwrap();
+    shop.world.advance(SECOND * 2);
+    host.resume_due(1).await.unwrap();
+    assert_eq!((shop.calls(), stored(&shop).await.as_str()), (vec!["process", "look_up"], "payment_pending"));
+    shop.recover(&host).await;
+    // It never charged in the end, so there is nothing to keep.
+    assert_eq!(shop.read(&host, order.id).await.status, Status::Cancelled);
 }
 
 // ---- what others see ----

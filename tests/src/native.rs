@@ -154,6 +154,8 @@ pub struct TestWorld {
     /// While set, nobody who sleeps wakes up.
     pub asleep: Rc<Cell<bool>>,
     pub log: Rc<RefCell<Vec<String>>>,
+    /// Every wait, in order.
+    pub slept: Rc<RefCell<Vec<Duration>>>,
 }
 
 impl TestWorld {
@@ -180,6 +182,7 @@ impl World for TestWorld {
     }
 
     async fn sleep(&self, wait: Duration) {
+        self.slept.borrow_mut().push(wait);
         self.advance(wait);
         tokio::task::yield_now().await;
         while self.asleep.get() {

@@ -28,6 +28,9 @@ pub async fn route(call: Call, body: Body) -> Departure {
         Some(Probe::Ready) => return Departure::Own(health::ready(ready(&call).await)),
         None => {}
     }
+    if health::is_grpc(&call) {
+        return Departure::Own(grpc_health(call, body).await);
+    }
     let app = match app::get().await {
         Ok(app) => app,
         Err(error) => {
@@ -146,6 +149,25 @@ async fn ready(call: &Call) -> Result<serde_json::Value, StartError> {
         services.insert(name.to_owned(), json!({ "ready": is_ready, "breaker": breaker }));
     }
     Ok(services.into())
+}
+
+/// gRPC's health protocol: of the gateway itself, and of each service by its name in the protos.
+async fn grpc_health(mut call: Call, body: Body) -> Reply {
+    match body.read().await {
+        Ok(body) => call.body = body,
+        Err(problem) => return Reply::problem(&problem, &call.context.correlation_id),
+    }
+    let asked = call.clone();
+    health::grpc(&call, async |name: String| {
+        let upstream = upstream_of(&format!("/{name}/Check"));
+        match (name.as_str(), upstream, app::get().await) {
+            ("", ..) => Some(true),
+            (_, None, _) => None,
+            (_, Some(upstream), Ok(app)) => Some(is_ready(&app, upstream, &asked).await),
+            (_, Some(_), Err(_)) => Some(false),
+        }
+    })
+    .await
 }
 
 async fn is_ready(app: &App, upstream: Upstream, call: &Call) -> bool {

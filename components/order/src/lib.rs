@@ -4,6 +4,7 @@
 
 mod app;
 mod bodies;
+mod compat;
 mod payments;
 mod routes;
 #[cfg(not(feature = "p2"))]

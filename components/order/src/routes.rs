@@ -20,7 +20,7 @@ use settle_types::{IdempotencyKey, OrderId, Timestamp};
 use sha2::{Digest, Sha256};
 
 use crate::app::{self, App, WORLD};
-use crate::bodies;
+use crate::{bodies, compat};
 
 /// How long a client may repeat a request with its key.
 const IDEMPOTENCY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -37,6 +37,16 @@ pub async fn route(call: Call) -> Reply {
         Some(Probe::Live) => return health::live(),
         Some(Probe::Ready) => return health::ready(ready().await),
         None => {}
+    }
+    if health::is_grpc(&call) {
+        return health::grpc(&call, async |name: String| match name.as_str() {
+            "" | compat::SERVICE => Some(ready().await.is_ok()),
+            _ => None,
+        })
+        .await;
+    }
+    if compat::is_method(&call.path) {
+        return compat::answer(&call).await;
     }
     let answered = match app::get().await {
         Ok(app) => answer(&app, &call).await,
@@ -80,7 +90,7 @@ async fn answer(app: &Rc<App>, call: &Call) -> Result<Reply, Problem> {
     }
 }
 
-fn caller_of(claims: &Claims) -> Result<Caller, Problem> {
+pub fn caller_of(claims: &Claims) -> Result<Caller, Problem> {
     let subject =
         claims.sub.parse().map_err(|_| Problem::new(Kind::Unauthenticated, "The subject is not usable."))?;
     Ok(Caller { issuer: claims.iss.clone(), subject, admin: claims.role == Role::Admin })
@@ -90,7 +100,7 @@ fn order_id(text: &str) -> Result<OrderId, Problem> {
     text.parse().map_err(|_| Problem::not_found())
 }
 
-fn invalid(error: &dyn std::fmt::Display) -> Problem {
+pub fn invalid(error: &dyn std::fmt::Display) -> Problem {
     Problem::new(Kind::InvalidField, format!("{error}."))
 }
 
@@ -109,9 +119,8 @@ fn changed_reply(order: &Order) -> Reply {
 
 async fn place(app: &Rc<App>, call: &Call, claims: &Claims) -> Result<Reply, Problem> {
     let caller = caller_of(claims)?;
-    let key = call.header("idempotency-key");
+    let key = key_of(call)?;
     let key = key.ok_or_else(|| Problem::new(Kind::MissingIdempotencyKey, "Send an Idempotency-Key."))?;
-    let key: IdempotencyKey = key.parse().map_err(|error| invalid(&error))?;
     let request: bodies::PlaceRequest = call.json()?;
     let order = NewOrder::parse(&caller, request.user_id, request.items, request.payment_method).map_err(
         |error| match error {
@@ -121,17 +130,26 @@ async fn place(app: &Rc<App>, call: &Call, claims: &Claims) -> Result<Reply, Pro
             other => invalid(&other),
         },
     )?;
-    let claim = claim_of(&caller, &key, &order)?;
+    let claim = claim_of(&caller, "POST /v1/orders", &key, &order)?;
     let placed = app.orders.place(&call.context, order, Some(claim)).await;
     resume_by_traffic(app);
     let placed = placed.map_err(|error| problem_of(error, call))?;
     Ok(placed_reply(&placed.order, placed.replayed))
 }
 
+pub fn key_of(call: &Call) -> Result<Option<IdempotencyKey>, Problem> {
+    call.header("idempotency-key").map(str::parse).transpose().map_err(|error| invalid(&error))
+}
+
 /// Who may repeat what: issuer, subject, route and key; the fingerprint is of the parsed request.
-fn claim_of(caller: &Caller, key: &IdempotencyKey, order: &NewOrder) -> Result<IdempotencyClaim, Problem> {
+pub fn claim_of(
+    caller: &Caller,
+    route: &str,
+    key: &IdempotencyKey,
+    order: &NewOrder,
+) -> Result<IdempotencyClaim, Problem> {
     let mut scope = Sha256::new();
-    for part in [&caller.issuer, caller.subject.as_str(), "POST /v1/orders", key.as_str()] {
+    for part in [&caller.issuer, caller.subject.as_str(), route, key.as_str()] {
         scope.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         scope.update(part);
     }
@@ -144,7 +162,7 @@ fn claim_of(caller: &Caller, key: &IdempotencyKey, order: &NewOrder) -> Result<I
 }
 
 /// Where no host calls recovery on a timer, the traffic does, behind the answer.
-fn resume_by_traffic(app: &Rc<App>) {
+pub fn resume_by_traffic(app: &Rc<App>) {
     thread_local! {
         static LAST: Cell<Timestamp> = const { Cell::new(Timestamp::from_millis(0)) };
     }
@@ -228,7 +246,7 @@ async fn resume_due(app: &App, call: &Call, claims: &Claims) -> Result<Reply, Pr
 }
 
 /// The one place where an error of the domain becomes a status.
-fn problem_of(error: OrderError, call: &Call) -> Problem {
+pub fn problem_of(error: OrderError, call: &Call) -> Problem {
     match error {
         OrderError::NotFound => Problem::not_found(),
         OrderError::KeyReused => {

@@ -5,8 +5,11 @@ use std::rc::Rc;
 use settle_payment_core::{Payments, SCHEMA};
 use settle_ports::World;
 use settle_service_kit::auth::Auth;
+use settle_service_kit::http::PeerHeader;
 use settle_service_kit::instance::{self, Slot, StartError};
 use settle_service_kit::ports::{GuestWorld, SqlDatabase};
+use settle_service_kit::settings;
+use settle_types::Currency;
 
 #[cfg(not(feature = "p2"))]
 use crate::acquirer::HostAcquirer;
@@ -19,6 +22,11 @@ pub const WORLD: GuestWorld = GuestWorld { service: "payment" };
 pub struct App {
     pub payments: Payments<GuestWorld, SqlDatabase, HostAcquirer>,
     pub auth: Auth,
+    /// Of amounts that have none.
+    pub compat_currency: Currency,
+    pub peer: PeerHeader,
+    /// The described system's clients on this machine send no token. In development only.
+    pub open_to_loopback: bool,
 }
 
 thread_local! {
@@ -33,5 +41,11 @@ async fn make() -> Result<App, StartError> {
     let auth = Auth::from_settings(WORLD, "payment").await?;
     let database = SqlDatabase::open("payment").await?;
     SCHEMA.migrate(&database, WORLD.now()).await?;
-    Ok(App { payments: Payments::new(WORLD, database, HostAcquirer), auth })
+    Ok(App {
+        payments: Payments::new(WORLD, database, HostAcquirer),
+        auth,
+        compat_currency: settings::currency("compat_currency", "USD").await?,
+        peer: PeerHeader::from_settings().await?,
+        open_to_loopback: settings::flag("payment_open_to_loopback").await?,
+    })
 }

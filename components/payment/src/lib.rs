@@ -5,6 +5,7 @@
 #[cfg(not(feature = "p2"))]
 mod acquirer;
 mod app;
+mod compat;
 mod problems;
 mod routes;
 mod rpc;

@@ -4,6 +4,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use settle_payment_core::{Payment, Refunded};
+use settle_proto::payment_v1 as wire;
 use settle_service_kit::auth::{require_admin, require_operator};
 use settle_service_kit::health::{self, Probe};
 use settle_service_kit::http::{Call, Reply};
@@ -14,7 +15,7 @@ use settle_types::{FailureReason, IdempotencyKey, Money, PaymentId};
 
 use crate::app::{self, App};
 use crate::problems::{not_ready, problem_of};
-use crate::rpc;
+use crate::{compat, rpc};
 
 /// Payments of one order that are listed.
 const LIST_MAX: u32 = 200;
@@ -26,6 +27,16 @@ pub async fn route(call: Call) -> Reply {
         Some(Probe::Live) => return health::live(),
         Some(Probe::Ready) => return health::ready(ready().await),
         None => {}
+    }
+    if health::is_grpc(&call) {
+        return health::grpc(&call, async |name: String| match name.as_str() {
+            "" | compat::SERVICE | wire::SERVICE => Some(ready().await.is_ok()),
+            _ => None,
+        })
+        .await;
+    }
+    if compat::is_method(&call.path) {
+        return compat::answer(&call).await;
     }
     if let Some(protocol) = Protocol::of(&call) {
         return rpc::answer(protocol, &call).await;

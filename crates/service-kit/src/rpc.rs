@@ -3,7 +3,10 @@
 
 use http::Method;
 use prost::Message;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use settle_ports::{CallContext, World};
+use settle_types::{Currency, Money, MoneyError};
 
 #[cfg(feature = "p2")]
 pub use crate::connect::call;
@@ -11,7 +14,7 @@ use crate::context::headers_of;
 #[cfg(not(feature = "p2"))]
 pub use crate::grpc::call;
 use crate::http::{Answer, Call, Outgoing, Reply, SendError, send};
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 use crate::{connect, grpc};
 
 /// How a unary call is framed.
@@ -50,6 +53,37 @@ impl Protocol {
             Protocol::Connect => connect::reply(result),
         }
     }
+}
+
+/// Answers a unary call of the described system: gRPC, or JSON in the body of a POST.
+pub async fn answer<Q, A, R>(call: &Call, handle: impl FnOnce(Q) -> R) -> Reply
+where
+    Q: Message + Default + DeserializeOwned,
+    A: Message + Serialize,
+    R: Future<Output = Result<A, Problem>>,
+{
+    if let Some(protocol) = Protocol::of(call) {
+        return match protocol.request(call) {
+            Ok(request) => protocol.reply(handle(request).await),
+            Err(problem) => protocol.refuse(&problem),
+        };
+    }
+    let answered = match call.json() {
+        Ok(request) => handle(request).await,
+        Err(problem) => Err(problem),
+    };
+    match answered {
+        Ok(answer) => Reply::json(200, &answer),
+        Err(problem) => Reply::problem(&problem, &call.context.correlation_id),
+    }
+}
+
+/// An amount as the described system sends it, in major units.
+pub fn amount_of(major: f64, currency: Currency) -> Result<Money, Problem> {
+    let invalid = |error: MoneyError| Problem::new(Kind::InvalidField, format!("{error}."));
+    // The shortest text that reads back as this number: what the client wrote, were it decimal.
+    let money = Money::parse_major(&major.to_string(), currency).map_err(invalid)?;
+    Money::positive(money.minor(), currency).map_err(invalid)
 }
 
 /// A method of another service: where it is, and with what token.

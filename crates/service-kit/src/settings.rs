@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use settle_types::Currency;
+
 use crate::host;
 
 /// A setting is missing, wrong, or could not be read. Names the setting, never its value.
@@ -35,6 +37,12 @@ pub async fn seconds(name: &'static str, default: Duration) -> Result<Duration, 
     let seconds =
         text.parse().map_err(|_| SettingError::Wrong(name, "not a number of seconds".to_owned()))?;
     Ok(Duration::from_secs(seconds))
+}
+
+/// An ISO 4217 code.
+pub async fn currency(name: &'static str, default: &str) -> Result<Currency, SettingError> {
+    let code = or_default(name, default).await?;
+    Currency::parse(&code).map_err(|error| SettingError::Wrong(name, error.to_string()))
 }
 
 pub async fn flag(name: &'static str) -> Result<bool, SettingError> {

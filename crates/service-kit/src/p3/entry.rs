@@ -27,7 +27,7 @@ where
     respond(http::answer(head, body, world, route).await)
 }
 
-async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {
+pub async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {
     let (_done, received) = wit_future::new(|| Ok(()));
     let (mut stream, trailers) = Request::consume_body(request, received);
     let mut body = Vec::new();

@@ -9,9 +9,17 @@ use super::{client, entry, method};
 use crate::context::CORRELATION_ID;
 use crate::http::{Call, Head, Outgoing, Reply, SendError, header_map};
 use crate::ports::GuestWorld;
+use crate::problem::Problem;
 
 /// The body of a request that was not read.
 pub struct Body(Request);
+
+impl Body {
+    /// All of it, for an answer of our own.
+    pub async fn read(self) -> Result<Vec<u8>, Problem> {
+        entry::read_body(self.0).await
+    }
+}
 
 /// What goes back to the client.
 pub enum Departure {

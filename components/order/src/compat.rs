@@ -1,0 +1,91 @@
+//! `orders.OrderService` of the described system: one product an order, amounts without a currency.
+
+use std::rc::Rc;
+
+use settle_order_core::{Item, NewOrder, Order, OrderError, RuleBroken, Status};
+use settle_proto::compat::orders as wire;
+use settle_service_kit::http::{Call, Reply};
+use settle_service_kit::problem::{Kind, Problem};
+use settle_service_kit::rpc;
+
+use crate::app::{self, App, WORLD};
+use crate::routes::{caller_of, claim_of, invalid, key_of, problem_of, resume_by_traffic};
+
+pub use wire::SERVICE;
+
+/// Whether a path names a method of the service, with its package or without.
+pub fn is_method(path: &str) -> bool {
+    path.starts_with("/orders.OrderService/") || path.starts_with("/OrderService/")
+}
+
+pub async fn answer(call: &Call) -> Reply {
+    rpc::answer(call, |request| create_order(call, request)).await
+}
+
+async fn create_order(
+    call: &Call,
+    request: wire::CreateOrderRequest,
+) -> Result<wire::OrderResponse, Problem> {
+    if !call.path.ends_with("/CreateOrder") {
+        return Err(Problem::new(Kind::MethodNotAllowed, "Unknown method."));
+    }
+    if call.method != http::Method::POST {
+        return Err(Problem::method_not_allowed("POST"));
+    }
+    let app = app::get().await.map_err(|error| {
+        settle_ports::World::log(&WORLD, "error", &error.to_string(), &call.context);
+        error.problem()
+    })?;
+    let claims = app.auth.authenticate(call).await?;
+    let caller = caller_of(&claims)?;
+    let order = order_of(&app, &caller, request)?;
+    // The described clients send no key: then every call is an order.
+    let claim = match key_of(call)? {
+        Some(key) => Some(claim_of(&caller, "CreateOrder", &key, &order)?),
+        None => None,
+    };
+    let placed = app.orders.place(&call.context, order, claim).await;
+    resume_by_traffic(&app);
+    match placed {
+        Ok(placed) => Ok(response_of(&placed.order)),
+        Err(error @ OrderError::Unavailable { .. }) => {
+            let problem = problem_of(error, call);
+            let (order_id, status) = (String::new(), "ERROR".to_owned());
+            Ok(wire::OrderResponse { order_id, status, message: problem.detail })
+        }
+        Err(error) => Err(problem_of(error, call)),
+    }
+}
+
+fn order_of(
+    app: &Rc<App>,
+    caller: &settle_order_core::Caller,
+    request: wire::CreateOrderRequest,
+) -> Result<NewOrder, Problem> {
+    let user_id = match request.user_id.as_str() {
+        "" => None,
+        user_id => Some(user_id.parse().map_err(|error| invalid(&error))?),
+    };
+    let product_id = request.product_id.parse().map_err(|error| invalid(&error))?;
+    let unit_price = rpc::amount_of(request.amount, app.compat_currency)?;
+    let items = vec![Item { product_id, quantity: 1, unit_price }];
+    NewOrder::parse(caller, user_id, items, None).map_err(|error| match error {
+        RuleBroken::ForAnotherUser => Problem::new(Kind::Forbidden, format!("{error}.")),
+        other => invalid(&other),
+    })
+}
+
+fn response_of(order: &Order) -> wire::OrderResponse {
+    let reason = order.failure_reason.as_ref().map(ToString::to_string);
+    let (status, message) = match order.status {
+        Status::Completed => ("SUCCESS", "Order completed".to_owned()),
+        Status::PaymentFailed => ("FAILED", format!("Payment failed: {}", reason.unwrap_or_default())),
+        Status::Cancelled => {
+            ("FAILED", format!("Order cancelled, payment returned: {}", reason.unwrap_or_default()))
+        }
+        Status::PaymentPending | Status::Paid | Status::Compensating | Status::NeedsAttention => {
+            ("PENDING", format!("Order is {}", order.status.as_str()))
+        }
+    };
+    wire::OrderResponse { order_id: order.id.to_string(), status: status.to_owned(), message }
+}

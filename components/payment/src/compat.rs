@@ -1,0 +1,117 @@
+//! `payments.PaymentService` of the described system: keyed by order, amounts without a currency.
+
+use settle_payment_core::{Charge, Payment, Processed, Refunded};
+use settle_proto::compat::payments as wire;
+use settle_service_kit::auth::require_operator;
+use settle_service_kit::http::{Call, Reply};
+use settle_service_kit::problem::{Kind, Problem};
+use settle_service_kit::rpc;
+use settle_types::{FailureReason, OperationKey, PaymentId, UserId};
+
+use crate::app::{self, App};
+use crate::problems::{not_ready, problem_of};
+
+pub use wire::SERVICE;
+
+/// The one refund that this interface makes of a payment.
+const REFUND_KEY: &str = "RefundPayment";
+
+/// Whether a path names a method of the service, with its package or without.
+pub fn is_method(path: &str) -> bool {
+    path.starts_with("/payments.PaymentService/") || path.starts_with("/PaymentService/")
+}
+
+pub async fn answer(call: &Call) -> Reply {
+    match call.path.rsplit('/').next() {
+        Some("RefundPayment") => rpc::answer(call, |request| refund(call, request)).await,
+        _ => rpc::answer(call, |request| process(call, request)).await,
+    }
+}
+
+/// The service, for somebody who may use it.
+async fn admitted(call: &Call) -> Result<std::rc::Rc<App>, Problem> {
+    if call.method != http::Method::POST {
+        return Err(Problem::method_not_allowed("POST"));
+    }
+    let app = app::get().await.map_err(|error| not_ready(&error, call))?;
+    let trusted = app.open_to_loopback && app.peer.is_loopback(call);
+    if call.header("authorization").is_some() || !trusted {
+        require_operator(&app.auth.authenticate(call).await?)?;
+    }
+    Ok(app)
+}
+
+async fn process(call: &Call, request: wire::PaymentRequest) -> Result<wire::PaymentResponse, Problem> {
+    let app = admitted(call).await?;
+    if !call.path.ends_with("/ProcessPayment") {
+        return Err(Problem::new(Kind::MethodNotAllowed, "Unknown method."));
+    }
+    let order_id: UserId = request.order_id.parse().map_err(|_| bad_order_id())?;
+    let amount = rpc::amount_of(request.amount, app.compat_currency)?;
+    let charge = Charge { key: key_of(&order_id)?, order_id, amount, method: None };
+    let processed = app.payments.process(&call.context, &charge).await;
+    Ok(match processed.map_err(|error| problem_of(error, call))? {
+        Processed::Captured(payment) => response(&payment, true, "Payment processed"),
+        Processed::Declined(payment) => {
+            let reason = payment.decline_reason.as_ref().map(ToString::to_string).unwrap_or_default();
+            response(&payment, false, &format!("Payment declined: {reason}"))
+        }
+        Processed::Pending(payment) => response(&payment, false, "Payment pending; ask again"),
+        Processed::Voided(payment) => response(&payment, false, "Payment was undone"),
+        Processed::ExistsWithDifferentAmount(payment) => {
+            response(&payment, false, "already paid with another amount")
+        }
+    })
+}
+
+async fn refund(call: &Call, request: wire::RefundRequest) -> Result<wire::PaymentResponse, Problem> {
+    let app = admitted(call).await?;
+    let id: PaymentId = request.payment_id.parse().map_err(|_| Problem::not_found())?;
+    let reason = match request.reason.as_str() {
+        "" => FailureReason::lossy("refund requested"),
+        reason => reason.parse().map_err(|error| Problem::new(Kind::InvalidField, format!("{error}.")))?,
+    };
+    let refunded = app.payments.refund(&call.context, id, REFUND_KEY, None, reason).await;
+    let refused = |message: &str| wire::PaymentResponse {
+        payment_id: id.to_string(),
+        success: false,
+        status_message: message.to_owned(),
+    };
+    Ok(match refunded.map_err(|error| problem_of(error, call))? {
+        Refunded::Done(payment) | Refunded::Exists(payment) => response(&payment, true, "Payment refunded"),
+        Refunded::ExistsWithDifferentAmount | Refunded::ExceedsCaptured => {
+            refused("Nothing is left to refund")
+        }
+        Refunded::NotCaptured => refused("Nothing was taken"),
+        Refunded::NotFound => return Err(Problem::not_found()),
+    })
+}
+
+fn bad_order_id() -> Problem {
+    Problem::new(Kind::InvalidField, "order_id must be a text of 1 to 128 bytes.")
+}
+
+/// The key of an order's charge: that of our own order service, where the id is one of its orders.
+fn key_of(order_id: &UserId) -> Result<OperationKey, Problem> {
+    let text = order_id.as_str();
+    let key = if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        format!("{text}/charge")
+    } else {
+        format!("{}/charge/hex", hex_of(text))
+    };
+    key.parse().map_err(|_| bad_order_id())
+}
+
+/// Ids of other alphabets, in one that a key may have; longer ones would not fit.
+fn hex_of(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut hex, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn response(payment: &Payment, success: bool, message: &str) -> wire::PaymentResponse {
+    wire::PaymentResponse { payment_id: payment.id.to_string(), success, status_message: message.to_owned() }
+}
