@@ -21,6 +21,8 @@ async fn a_repeated_charge_answers_the_same_payment_and_takes_once() {
     assert!(matches!(till.process(TOTAL + 1).await, Ok(Processed::ExistsWithDifferentAmount(_))));
     assert_eq!(till.acquirer.money(KEY), (TOTAL, 0));
     assert_eq!(*till.acquirer.calls.borrow(), ["charge"]);
+    assert_eq!(till.service.store.by_order("order-1", 10).await.unwrap(), [first]);
+    assert_eq!(till.service.store.by_order("order-2", 10).await.unwrap(), []);
     till.assert_books().await;
 }
 
