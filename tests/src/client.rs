@@ -53,6 +53,14 @@ impl Client {
         Self { http, identity, order, payment, token: String::new() }
     }
 
+    /// The same client on another machine: another loopback address.
+    pub fn at(mut self, address: [u8; 4]) -> Self {
+        let mut connector = connector();
+        connector.set_local_address(Some(std::net::IpAddr::from(address)));
+        self.http = HttpClient::builder(TokioExecutor::new()).build(connector);
+        self
+    }
+
     /// Sends a request. `Err` when no whole answer came.
     pub async fn send(
         &self,

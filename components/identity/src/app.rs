@@ -4,14 +4,18 @@ use std::rc::Rc;
 
 use settle_identity_core::{Client, Identity, Password, SCHEMA, Settings, Username};
 use settle_ports::World;
+use settle_service_kit::http::PeerHeader;
 use settle_service_kit::instance::{self, Slot, StartError};
 use settle_service_kit::ports::{GuestWorld, HostLimiter, SqlDatabase};
 use settle_service_kit::settings::{self, SettingError};
-use settle_token::{Role, Signer};
+use settle_token::{Role, Signer, Verifier};
 
 pub const WORLD: GuestWorld = GuestWorld { service: "identity" };
 
-pub type App = Identity<GuestWorld, SqlDatabase, HostLimiter>;
+pub struct App {
+    pub identity: Identity<GuestWorld, SqlDatabase, HostLimiter>,
+    pub peer: PeerHeader,
+}
 
 thread_local! {
     static APP: Slot<App> = const { Slot::new(None) };
@@ -29,12 +33,23 @@ async fn make() -> Result<App, StartError> {
         None => Vec::new(),
     };
     let service_audiences = vec!["order".to_owned(), "payment".to_owned()];
-    let settings = Settings { signer: signer().await?, issuer, audience, clients, service_audiences };
+    let signer = signer().await?;
+    let verifier = verifier(&signer, &issuer, &audience).await?;
+    let settings = Settings { signer, verifier, issuer, audience, clients, service_audiences };
     let database = SqlDatabase::open("identity").await?;
     SCHEMA.migrate(&database, WORLD.now()).await?;
-    let app = Identity { world: WORLD, database, limiter: HostLimiter, settings };
+    let identity = Identity { world: WORLD, database, limiter: HostLimiter, settings };
+    let app = App { identity, peer: PeerHeader::from_settings().await? };
     seed_admin(&app).await?;
     Ok(app)
+}
+
+async fn verifier(signer: &Signer, issuer: &str, audience: &str) -> Result<Verifier, StartError> {
+    let made = match settings::optional("token_secret").await? {
+        Some(secret) if signer.jwks().keys.is_empty() => Verifier::hs256(&secret, issuer, &[audience]),
+        _ => Verifier::ed25519(signer.jwks(), issuer, &[audience]),
+    };
+    made.map_err(|error| StartError::Other(error.to_string()))
 }
 
 async fn signer() -> Result<Signer, StartError> {
@@ -42,7 +57,11 @@ async fn signer() -> Result<Signer, StartError> {
     match settings::or_default("token_algorithm", "EdDSA").await?.as_str() {
         "EdDSA" => {
             let seed = settings::required("token_signing_key").await?;
-            Ok(Signer::ed25519(&seed).map_err(wrong("token_signing_key"))?)
+            let signer = Signer::ed25519(&seed).map_err(wrong("token_signing_key"))?;
+            match settings::optional("token_previous_key").await? {
+                Some(seed) => Ok(signer.with_previous(&seed).map_err(wrong("token_previous_key"))?),
+                None => Ok(signer),
+            }
         }
         "HS256" => {
             let secret = settings::required("token_secret").await?;
@@ -59,5 +78,5 @@ async fn seed_admin(app: &App) -> Result<(), StartError> {
     let username = Username::parse("admin").map_err(|error| other(&error))?;
     let password = Password::choose(password)
         .map_err(|error| SettingError::Wrong("seed_admin_password", error.to_string()))?;
-    app.seed(&username, &password, Role::Admin).await.map_err(|error| other(&error))
+    app.identity.seed(&username, &password, Role::Admin).await.map_err(|error| other(&error))
 }

@@ -3,15 +3,19 @@
 use http::Method;
 use serde::Deserialize;
 use serde_json::json;
-use settle_identity_core::{IdentityError, Issued, Password, RegisterOutcome, Username};
+use settle_identity_core::{Attempt, IdentityError, Issued, Password, RegisterOutcome, Username};
 use settle_ports::World;
+use settle_service_kit::auth::{TRUST_PATH, bearer_of};
 use settle_service_kit::health::{self, Probe};
 use settle_service_kit::http::{Call, Reply, form_fields};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
-use settle_token::Role;
+use settle_token::{Claims, Role};
 
 use crate::app::{self, App, WORLD};
+
+/// Longest id of a token that may be named.
+const JTI_BYTES_MAX: usize = 128;
 
 pub async fn route(call: Call) -> Reply {
     match health::probe(&call, "identity") {
@@ -37,13 +41,93 @@ async fn answer(app: &App, call: &Call) -> Result<Reply, Problem> {
         ("/login" | "/auth/login", &Method::POST) => issue(app, call, 200).await,
         ("/v1/users", &Method::POST) => register(app, call).await,
         ("/oauth/token", &Method::POST) => issue_service(app, call),
+        ("/v1/tokens/revoke", &Method::POST) => revoke_token(app, call).await,
+        ("/v1/users/me/password", &Method::POST) => change_password(app, call).await,
         ("/.well-known/jwks.json", &Method::GET) => Ok(jwks(app)),
-        ("/v1/tokens" | "/login" | "/auth/login" | "/v1/users" | "/oauth/token", _) => {
-            Err(Problem::method_not_allowed("POST"))
-        }
-        ("/.well-known/jwks.json", _) => Err(Problem::method_not_allowed("GET")),
-        _ => Err(Problem::not_found()),
+        (TRUST_PATH, &Method::GET) => trust(app, call).await,
+        ("/.well-known/jwks.json" | TRUST_PATH, _) => Err(Problem::method_not_allowed("GET")),
+        (path, method) => match (path.strip_prefix("/v1/users/"), method) {
+            (Some(rest), &Method::POST) if rest.ends_with("/revoke") => revoke_user(app, call, rest).await,
+            _ if is_posted(path) => Err(Problem::method_not_allowed("POST")),
+            _ => Err(Problem::not_found()),
+        },
     }
+}
+
+/// Paths that take a POST and nothing else.
+fn is_posted(path: &str) -> bool {
+    let of_user = path.strip_prefix("/v1/users/").is_some_and(|rest| rest.ends_with("/revoke"));
+    let fixed = [
+        "/v1/tokens",
+        "/v1/tokens/revoke",
+        "/login",
+        "/auth/login",
+        "/v1/users",
+        "/v1/users/me/password",
+        "/oauth/token",
+    ];
+    of_user || fixed.contains(&path)
+}
+
+fn attempt<'a>(app: &App, call: &'a Call) -> Attempt<'a> {
+    Attempt { client: app.peer.client_of(call) }
+}
+
+async fn caller(app: &App, call: &Call) -> Result<Claims, Problem> {
+    let token = bearer_of(call)?;
+    app.identity.authenticate(token).await.map_err(|error| problem_of(error, call))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Revocation {
+    /// Another token than the one that is sent: for administrators.
+    jti: Option<String>,
+}
+
+async fn revoke_token(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let caller = caller(app, call).await?;
+    let request: Revocation = if call.body.is_empty() { Revocation::default() } else { call.json()? };
+    let jti = request.jti.unwrap_or_else(|| caller.jti.clone());
+    if jti.is_empty() || jti.len() > JTI_BYTES_MAX {
+        return Err(Problem::new(Kind::InvalidField, format!("`jti` has from 1 to {JTI_BYTES_MAX} bytes.")));
+    }
+    app.identity.revoke_token(&caller, &jti).await.map_err(|error| problem_of(error, call))?;
+    Ok(Reply::new(204, Vec::new()))
+}
+
+/// `ID/revoke` or `me/revoke`.
+async fn revoke_user(app: &App, call: &Call, rest: &str) -> Result<Reply, Problem> {
+    let caller = caller(app, call).await?;
+    let id = rest.trim_end_matches("/revoke");
+    let id = if id == "me" { caller.sub.as_str() } else { id };
+    let id = id.parse().map_err(|_| Problem::not_found())?;
+    app.identity.revoke_user(&caller, id).await.map_err(|error| problem_of(error, call))?;
+    Ok(Reply::new(204, Vec::new()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PasswordChange {
+    current_password: String,
+    new_password: String,
+}
+
+async fn change_password(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let caller = caller(app, call).await?;
+    let request: PasswordChange = call.json()?;
+    let current = Password::attempt(request.current_password).map_err(|_| wrong_credentials())?;
+    let new = Password::choose(request.new_password)
+        .map_err(|error| Problem::new(Kind::InvalidField, format!("{error}.")))?;
+    let changed = app.identity.change_password(&caller, &current, &new, attempt(app, call)).await;
+    changed.map_err(|error| problem_of(error, call))?;
+    Ok(Reply::new(204, Vec::new()))
+}
+
+/// For our own services: the keys, and what was taken back.
+async fn trust(app: &App, call: &Call) -> Result<Reply, Problem> {
+    let trust = app.identity.trust().await.map_err(|error| problem_of(error, call))?;
+    Ok(Reply::json(200, &trust).header("cache-control", "no-store"))
 }
 
 #[derive(Deserialize)]
@@ -58,7 +142,11 @@ async fn issue(app: &App, call: &Call, status: u16) -> Result<Reply, Problem> {
     let wrong = |_| wrong_credentials();
     let username = Username::parse(&credentials.username).map_err(|_| wrong_credentials())?;
     let password = Password::attempt(credentials.password).map_err(wrong)?;
-    let issued = app.issue(&username, &password).await.map_err(|error| problem_of(error, call))?;
+    let issued = app
+        .identity
+        .issue(&username, &password, attempt(app, call))
+        .await
+        .map_err(|error| problem_of(error, call))?;
     Ok(token_reply(status, "token", &issued))
 }
 
@@ -73,7 +161,8 @@ async fn register(app: &App, call: &Call) -> Result<Reply, Problem> {
         .map_err(|error| Problem::new(Kind::InvalidField, error.to_string()))?;
     let password = Password::choose(credentials.password)
         .map_err(|error| Problem::new(Kind::InvalidField, error.to_string()))?;
-    match app.register(&username, &password, Role::User).await.map_err(|error| problem_of(error, call))? {
+    let registered = app.identity.register(&username, &password, Role::User, attempt(app, call)).await;
+    match registered.map_err(|error| problem_of(error, call))? {
         RegisterOutcome::Registered(id) => {
             Ok(Reply::json(201, &json!({ "id": id.to_string(), "username": username.as_str() })))
         }
@@ -96,12 +185,12 @@ fn issue_service(app: &App, call: &Call) -> Result<Reply, Problem> {
     if field("grant_type")? != "client_credentials" {
         return Err(Problem::new(Kind::InvalidField, "grant_type must be client_credentials."));
     }
-    let issued = app.issue_service(field("client_id")?, field("client_secret")?, field("audience")?);
+    let issued = app.identity.issue_service(field("client_id")?, field("client_secret")?, field("audience")?);
     Ok(token_reply(200, "access_token", &issued.map_err(|error| problem_of(error, call))?))
 }
 
 fn jwks(app: &App) -> Reply {
-    Reply::json(200, app.jwks()).header("cache-control", "public, max-age=300")
+    Reply::json(200, app.identity.jwks()).header("cache-control", "public, max-age=300")
 }
 
 fn wrong_credentials() -> Problem {
@@ -112,6 +201,10 @@ fn wrong_credentials() -> Problem {
 fn problem_of(error: IdentityError, call: &Call) -> Problem {
     match error {
         IdentityError::WrongCredentials => wrong_credentials(),
+        IdentityError::Unauthenticated => Problem::new(Kind::Unauthenticated, "The token is not valid."),
+        IdentityError::Forbidden => {
+            Problem::new(Kind::Forbidden, "Only its owner or an administrator may do this.")
+        }
         IdentityError::Throttled(wait) => {
             Problem::new(Kind::TooManyRequests, "Too many tries; wait a little.").retry_after(wait)
         }

@@ -1,6 +1,6 @@
 //! `settle:identity/tokens`, without HTTP.
 
-use settle_identity_core::{IdentityError, Password, Username};
+use settle_identity_core::{Attempt, IdentityError, Password, Username};
 
 use crate::bindings::exports::settle::identity::tokens as port;
 use crate::{Component, app};
@@ -10,7 +10,7 @@ impl port::Guest for Component {
         let app = app::get().await.map_err(|error| port::Error::Unavailable(error.to_string()))?;
         let username = Username::parse(&username).map_err(|_| port::Error::WrongCredentials)?;
         let password = Password::attempt(password).map_err(|_| port::Error::WrongCredentials)?;
-        match app.issue(&username, &password).await {
+        match app.identity.issue(&username, &password, Attempt { client: None }).await {
             Ok(issued) => Ok(port::Token {
                 jwt: issued.jwt,
                 expires_in_seconds: u32::try_from(issued.expires_in.as_secs()).unwrap_or(u32::MAX),
@@ -25,6 +25,7 @@ impl port::Guest for Component {
 
     async fn jwks() -> Result<String, port::Error> {
         let app = app::get().await.map_err(|error| port::Error::Unavailable(error.to_string()))?;
-        serde_json::to_string(app.jwks()).map_err(|error| port::Error::Unavailable(error.to_string()))
+        serde_json::to_string(app.identity.jwks())
+            .map_err(|error| port::Error::Unavailable(error.to_string()))
     }
 }

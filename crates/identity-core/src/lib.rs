@@ -2,6 +2,7 @@
 //!
 //! Generic over ports. Must not know: HTTP, which host runs it, who will verify its tokens.
 
+mod account;
 mod passwords;
 mod schema;
 mod service;
@@ -9,5 +10,5 @@ mod service;
 pub use passwords::{Password, PasswordError, PasswordHash};
 pub use schema::SCHEMA;
 pub use service::{
-    Client, Identity, IdentityError, Issued, RegisterOutcome, Settings, Username, UsernameError,
+    Attempt, Client, Identity, IdentityError, Issued, RegisterOutcome, Settings, Username, UsernameError,
 };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use settle_ports::{Database, Durability, Limiter, Rate, SqlError, World, sql};
-use settle_token::{Audience, Claims, Jwks, Role, Signer, TokenError};
+use settle_token::{Audience, Claims, Jwks, Role, Signer, TokenError, Verifier};
 use settle_types::{Timestamp, UserUuid};
 use sha2::{Digest, Sha256};
 
@@ -15,8 +15,10 @@ pub const USER_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
 pub const SERVICE_TOKEN_LIFE: Duration = Duration::from_secs(10 * 60);
 /// Password hashes at once, and per minute: one takes 50 ms of CPU and 19 MiB.
 const HASHING: Rate = Rate { capacity: 16, refill_per_minute: 1200 };
-/// Password tries for one account.
-const TRIES_PER_ACCOUNT: Rate = Rate { capacity: 20, refill_per_minute: 20 };
+/// Wrong passwords for one account from one client: another client of the same user is not locked out.
+const WRONG_PER_ACCOUNT: Rate = Rate { capacity: 10, refill_per_minute: 10 };
+/// Wrong passwords and registrations from one client, whatever the account.
+const WRONG_PER_CLIENT: Rate = Rate { capacity: 100, refill_per_minute: 60 };
 
 /// A user's name: one spelling each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Client {
 /// What the deployment decides.
 pub struct Settings {
     pub signer: Signer,
+    /// Of this issuer's own tokens.
+    pub verifier: Verifier,
     pub issuer: String,
     /// Audience of users' tokens.
     pub audience: String,
@@ -73,11 +77,23 @@ pub enum RegisterOutcome {
     Exists,
 }
 
+/// Who tries something that is limited.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The client's address, where the host knows it.
+    pub client: Option<&'a str>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// Unknown user or client, or wrong secret: not told apart.
     #[error("wrong credentials")]
     WrongCredentials,
+    /// The token is not valid here, or was taken back.
+    #[error("not authenticated")]
+    Unauthenticated,
+    #[error("not allowed")]
+    Forbidden,
     #[error("too many tries")]
     Throttled(Duration),
     /// No such audience for clients.
@@ -124,24 +140,57 @@ pub struct Identity<W, D, L> {
 
 impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
     /// A user's token. Takes the same time whether or not the user exists.
-    pub async fn issue(&self, username: &Username, password: &Password) -> Result<Issued, IdentityError> {
-        let bucket = format!("login/{}", username.0);
-        self.limiter.take(&bucket, 1, TRIES_PER_ACCOUNT).await.map_err(IdentityError::Throttled)?;
+    pub async fn issue(
+        &self,
+        username: &Username,
+        password: &Password,
+        attempt: Attempt<'_>,
+    ) -> Result<Issued, IdentityError> {
+        let known = self.user_with(username, password, attempt).await?;
+        self.sign(&known.id, known.role, &self.settings.audience, USER_TOKEN_LIFE)
+    }
+
+    /// The user whose password this is. Only wrong ones count against a client.
+    pub(crate) async fn user_with(
+        &self,
+        username: &Username,
+        password: &Password,
+        attempt: Attempt<'_>,
+    ) -> Result<User, IdentityError> {
+        let client = attempt.client.unwrap_or("unknown");
+        let counted = [
+            (format!("wrong/{}/{client}", username.0), WRONG_PER_ACCOUNT),
+            (format!("wrong/{client}"), WRONG_PER_CLIENT),
+        ];
+        for (bucket, rate) in &counted {
+            if self.limiter.take(bucket, 0, *rate).await.is_ok_and(|left| left == 0) {
+                let wait = Duration::from_secs(60).checked_div(rate.refill_per_minute);
+                return Err(IdentityError::Throttled(wait.unwrap_or_default()));
+            }
+        }
         self.limiter.take("argon2", 1, HASHING).await.map_err(IdentityError::Throttled)?;
         let statement = sql("SELECT id, password_hash, role FROM identity_users WHERE username = $1")
             .bind(username.as_str());
         let found = self.database.query(statement).await?;
-        let Some(row) = found.rows.first() else {
-            PasswordHash(PasswordHash::OF_NOBODY.to_owned()).matches(password);
+        let matching = match found.rows.first() {
+            Some(row) => {
+                let hash = PasswordHash(row.text(1).map_err(SqlError::from)?.to_owned());
+                hash.matches(password).then_some(row)
+            }
+            None => {
+                PasswordHash(PasswordHash::OF_NOBODY.to_owned()).matches(password);
+                None
+            }
+        };
+        let Some(row) = matching else {
+            for (bucket, rate) in &counted {
+                // Err: it is empty already.
+                let _ = self.limiter.take(bucket, 1, *rate).await;
+            }
             return Err(IdentityError::WrongCredentials);
         };
-        let hash = PasswordHash(row.text(1).map_err(SqlError::from)?.to_owned());
-        if !hash.matches(password) {
-            return Err(IdentityError::WrongCredentials);
-        }
-        let subject = row.text(0).map_err(SqlError::from)?;
-        let role = row.parse(2, "a role").map_err(SqlError::from)?;
-        self.sign(subject, role, &self.settings.audience, USER_TOKEN_LIFE)
+        let id = row.text(0).map_err(SqlError::from)?.to_owned();
+        Ok(User { id, role: row.parse(2, "a role").map_err(SqlError::from)? })
     }
 
     /// Registers a user.
@@ -150,7 +199,10 @@ impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
         username: &Username,
         password: &Password,
         role: Role,
+        attempt: Attempt<'_>,
     ) -> Result<RegisterOutcome, IdentityError> {
+        let bucket = format!("wrong/{}", attempt.client.unwrap_or("unknown"));
+        self.limiter.take(&bucket, 1, WRONG_PER_CLIENT).await.map_err(IdentityError::Throttled)?;
         self.limiter.take("argon2", 1, HASHING).await.map_err(IdentityError::Throttled)?;
         let now = self.world.now();
         let id = UserUuid::new(now, self.world.id_bytes());
@@ -179,7 +231,7 @@ impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
     ) -> Result<(), IdentityError> {
         let statement = sql("SELECT 1 FROM identity_users WHERE username = $1").bind(username.as_str());
         if self.database.query(statement).await?.rows.is_empty() {
-            self.register(username, password, role).await?;
+            self.register(username, password, role, Attempt { client: None }).await?;
         }
         Ok(())
     }
@@ -223,7 +275,7 @@ impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
         Ok(Issued { jwt: self.settings.signer.sign(&claims)?, expires_in: life })
     }
 
-    fn salt(&self) -> [u8; SALT_BYTES] {
+    pub(crate) fn salt(&self) -> [u8; SALT_BYTES] {
         let mut salt = [0; SALT_BYTES];
         let (head, tail) = salt.split_at_mut(8);
         let (first, second) = self.world.random();
@@ -231,6 +283,12 @@ impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
         tail.copy_from_slice(&second.to_le_bytes());
         salt
     }
+}
+
+/// A user who showed the right password.
+pub(crate) struct User {
+    pub id: String,
+    pub role: Role,
 }
 
 fn seconds(at: Timestamp) -> u64 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Method;
 use serde::Deserialize;
 use settle_ports::{CallContext, Limiter, Rate, World};
-use settle_token::{Claims, Jwks, Role, TokenError, Verifier};
+use settle_token::{Claims, Jwks, Revoked, Role, TokenError, Trust, Verifier, is_revoked};
 use settle_types::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -22,6 +22,15 @@ use crate::settings::{self, SettingError};
 const KEYS_REFETCH: Rate = Rate { capacity: 5, refill_per_minute: 6 };
 /// Verified tokens that an instance remembers, by their hash.
 const VERIFIED_MAX: usize = 512;
+/// How old keys and revocations may be before they are fetched again: a token that was taken back is good
+/// for at most this long.
+const TRUST_FRESH: Duration = Duration::from_secs(10);
+/// How long a service goes on with what it knows when identity does not answer.
+const TRUST_STALE_MAX: Duration = Duration::from_secs(5 * 60);
+/// Wait before a fetch that failed is tried again.
+const TRUST_RETRY: Duration = Duration::from_secs(1);
+/// Where identity tells its services what to trust; not for the edge.
+pub const TRUST_PATH: &str = "/.well-known/settle-trust.json";
 /// A service token is renewed this long before it expires.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,8 +43,19 @@ pub struct Auth {
     identity_url: String,
     /// Keys that do not change while the instance lives: the shared secret's, or those set by hand.
     fixed: Option<Rc<Verifier>>,
-    fetched: RefCell<Option<Rc<Verifier>>>,
+    fetched: RefCell<Option<Rc<Fetched>>>,
+    /// Tokens that passed the verifier of `fetched`, by their hash.
     verified: RefCell<HashMap<[u8; 32], Claims>>,
+}
+
+/// What identity said, and when.
+struct Fetched {
+    keys: Jwks,
+    verifier: Rc<Verifier>,
+    revoked: Vec<Revoked>,
+    /// When it was known to be so, and when to ask again.
+    at: Timestamp,
+    ask_again_at: Timestamp,
 }
 
 impl Auth {
@@ -69,32 +89,39 @@ impl Auth {
 
     /// The claims of the request's bearer token.
     pub async fn authenticate(&self, call: &Call) -> Result<Claims, Problem> {
-        let header = call.header("authorization").unwrap_or_default();
-        let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let Some((_, token)) = token else {
-            return Err(Problem::new(Kind::Unauthenticated, "Send a bearer token."));
-        };
+        let token = bearer_of(call)?;
         let now = self.world.now();
+        let trust = self.trust(&call.context, now, false).await?;
         let hash: [u8; 32] = Sha256::digest(token).into();
-        if let Some(claims) = self.remembered(&hash, now) {
-            return Ok(claims);
-        }
-        let verifier = self.verifier(&call.context, false).await?;
-        let checked = match verifier.verify(token, now) {
-            // The keys may have been rotated since they were fetched.
-            Err(TokenError::UnknownKey) if self.fixed.is_none() && self.may_refetch().await => {
-                self.verifier(&call.context, true).await?.verify(token, now)
-            }
-            other => other,
+        let checked = match self.remembered(&hash, now) {
+            Some(claims) => Ok(claims),
+            None => self.verify(call, &trust, token, now).await?,
         };
-        if let Ok(claims) = &checked {
-            self.remember(hash, claims);
-        }
+        let checked = checked.and_then(|claims| {
+            self.remember(hash, &claims);
+            if is_revoked(&trust.revoked, &claims) { Err(TokenError::Revoked) } else { Ok(claims) }
+        });
         checked.map_err(|error| {
             self.world.log("info", &format!("token refused: {error}"), &call.context);
             let expired = error == TokenError::Expired;
             let detail = if expired { "The token has expired." } else { "The token is not valid." };
             Problem::new(Kind::Unauthenticated, detail)
+        })
+    }
+
+    async fn verify(
+        &self,
+        call: &Call,
+        trust: &Fetched,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Result<Claims, TokenError>, Problem> {
+        Ok(match trust.verifier.verify(token, now) {
+            // The keys may have been rotated since they were fetched.
+            Err(TokenError::UnknownKey) if self.fixed.is_none() && self.may_refetch().await => {
+                self.trust(&call.context, now, true).await?.verifier.verify(token, now)
+            }
+            other => other,
         })
     }
 
@@ -109,34 +136,76 @@ impl Auth {
         if verified.len() >= VERIFIED_MAX {
             verified.clear();
         }
-        verified.insert(hash, claims.clone());
+        verified.entry(hash).or_insert_with(|| claims.clone());
     }
 
     async fn may_refetch(&self) -> bool {
         HostLimiter.take("keys-refetch", 1, KEYS_REFETCH).await.is_ok()
     }
 
-    async fn verifier(&self, context: &CallContext, again: bool) -> Result<Rc<Verifier>, Problem> {
-        let known = if again { None } else { self.fixed.clone().or_else(|| self.fetched.borrow().clone()) };
-        if let Some(verifier) = known {
-            return Ok(verifier);
+    /// What identity said last, not older than `TRUST_FRESH` unless it does not answer.
+    async fn trust(
+        &self,
+        context: &CallContext,
+        now: Timestamp,
+        again: bool,
+    ) -> Result<Rc<Fetched>, Problem> {
+        let known = self.fetched.borrow().clone();
+        if let Some(known) = &known
+            && !again
+            && now < known.ask_again_at
+        {
+            return Ok(known.clone());
         }
-        let fetched = self.fetch_keys(context).await.map_err(|error| {
+        let fetched = match (self.fetch(context).await, known) {
+            (Ok(trust), known) => self.learn(trust, known, now),
+            (Err(error), Some(known)) if now.since(known.at) < TRUST_STALE_MAX => {
+                self.world.log(
+                    "warn",
+                    &format!("fetching the keys: {error}; going on with those of before"),
+                    context,
+                );
+                let Fetched { keys, verifier, revoked, at, .. } = &*known;
+                let (keys, verifier, revoked) = (keys.clone(), verifier.clone(), revoked.clone());
+                Ok(Fetched { keys, verifier, revoked, at: *at, ask_again_at: now.plus(TRUST_RETRY) })
+            }
+            // The signature can be checked; what was taken back is not known yet.
+            (Err(error), _) if self.fixed.is_some() => {
+                self.world.log("warn", &format!("fetching what was revoked: {error}"), context);
+                self.learn(Trust::default(), None, now)
+            }
+            (Err(error), _) => Err(error),
+        };
+        let fetched = fetched.map(Rc::new).map_err(|error| {
             self.world.log("warn", &format!("fetching the keys: {error}"), context);
             let detail = "The token cannot be checked at the moment.";
             Problem::new(Kind::Unavailable, detail).retry_after(Duration::from_secs(1))
         })?;
-        let verifier = Rc::new(fetched);
-        *self.fetched.borrow_mut() = Some(verifier.clone());
-        Ok(verifier)
+        *self.fetched.borrow_mut() = Some(fetched.clone());
+        Ok(fetched)
     }
 
-    async fn fetch_keys(&self, context: &CallContext) -> Result<Verifier, String> {
+    /// Takes over what identity says. With other keys, no token counts as verified any more.
+    fn learn(&self, trust: Trust, known: Option<Rc<Fetched>>, now: Timestamp) -> Result<Fetched, String> {
+        let Trust { keys, revoked } = trust;
+        let verifier = match (&self.fixed, known) {
+            (Some(fixed), _) => fixed.clone(),
+            (None, Some(known)) if known.keys == keys => known.verifier.clone(),
+            (None, _) => {
+                self.verified.borrow_mut().clear();
+                let names: Vec<&str> = self.audiences.iter().map(String::as_str).collect();
+                Rc::new(Verifier::ed25519(&keys, &self.issuer, &names).map_err(|error| error.to_string())?)
+            }
+        };
+        Ok(Fetched { keys, verifier, revoked, at: now, ask_again_at: now.plus(TRUST_FRESH) })
+    }
+
+    async fn fetch(&self, context: &CallContext) -> Result<Trust, String> {
         let headers = headers_of(context, FETCH_TIMEOUT).into_iter();
         let answer = send(Outgoing {
             method: Method::GET,
             origin: &self.identity_url,
-            path: "/.well-known/jwks.json",
+            path: TRUST_PATH,
             headers: headers.map(|(name, value)| (name.to_owned(), value.into_bytes())).collect(),
             body: Vec::new(),
             timeout: FETCH_TIMEOUT,
@@ -145,10 +214,15 @@ impl Auth {
         if answer.status != 200 {
             return Err(format!("status {}", answer.status));
         }
-        let jwks: Jwks = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
-        let names: Vec<&str> = self.audiences.iter().map(String::as_str).collect();
-        Verifier::ed25519(&jwks, &self.issuer, &names).map_err(|error| error.to_string())
+        serde_json::from_slice(&answer.body).map_err(|error| error.to_string())
     }
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+pub fn bearer_of(call: &Call) -> Result<&str, Problem> {
+    let header = call.header("authorization").unwrap_or_default();
+    let token = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    token.map(|(_, token)| token).ok_or_else(|| Problem::new(Kind::Unauthenticated, "Send a bearer token."))
 }
 
 /// Refuses everybody but administrators and other services of ours.

@@ -49,6 +49,8 @@ pub enum TokenError {
     Expired,
     #[error("not valid yet")]
     NotYetValid,
+    #[error("taken back")]
+    Revoked,
     #[error("the token could not be signed")]
     NotSigned,
 }
@@ -90,6 +92,14 @@ impl Signer {
         header.kid = Some(jwk.kid.clone());
         // The provider takes the seed itself as the key.
         Ok(Self { key: EncodingKey::from_ed_der(&bytes), header, public: Jwks { keys: vec![jwk] } })
+    }
+
+    /// Also shows the key of a seed that was used before, so that its tokens are good until they expire.
+    pub fn with_previous(mut self, seed: &str) -> Result<Self, KeyError> {
+        let previous = Self::ed25519(seed)?;
+        let known = self.public.keys.clone();
+        self.public.keys.extend(previous.public.keys.into_iter().filter(|key| !known.contains(key)));
+        Ok(self)
     }
 
     /// HS256 with a shared secret, for clients of the older system.
@@ -264,6 +274,18 @@ mod tests {
         for (claims, refused) in rows {
             assert_eq!(verifier.verify(&signer.sign(&claims).unwrap(), NOW), Err(refused));
         }
+    }
+
+    #[test]
+    fn two_keys_are_live_while_one_takes_over_from_the_other() {
+        let (old, new) = (Signer::ed25519(&seed(1)).unwrap(), Signer::ed25519(&seed(2)).unwrap());
+        let rotated = Signer::ed25519(&seed(2)).unwrap().with_previous(&seed(1)).unwrap();
+        let token = old.sign(&claims()).unwrap();
+        assert_eq!(verifier(&rotated).verify(&token, NOW), Ok(claims()));
+        assert_eq!(verifier(&rotated).verify(&rotated.sign(&claims()).unwrap(), NOW), Ok(claims()));
+        assert_eq!(verifier(&new).verify(&token, NOW), Err(TokenError::UnknownKey), "rotated out");
+        let again = Signer::ed25519(&seed(2)).unwrap().with_previous(&seed(2)).unwrap();
+        assert_eq!(again.jwks().keys.len(), 1);
     }
 
     #[test]

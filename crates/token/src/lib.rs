@@ -6,6 +6,8 @@
 mod claims;
 mod keys;
 mod provider;
+mod revoked;
 
 pub use claims::{Audience, Claims, Role};
 pub use keys::{Jwks, KeyError, Signer, TokenError, Verifier};
+pub use revoked::{Revoked, Trust, is_revoked};
