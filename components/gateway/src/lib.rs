@@ -3,6 +3,7 @@
 #![cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 
 mod app;
+mod docs;
 mod limits;
 mod routes;
 

@@ -14,9 +14,10 @@ use settle_service_kit::http::{Body, Call, Departure, Outgoing, Reply, SendError
 use settle_service_kit::instance::StartError;
 use settle_service_kit::ports::HostLimiter;
 use settle_service_kit::problem::{Kind, Problem};
-use settle_service_kit::rpc::Protocol;
+use settle_service_kit::rpc;
 
 use crate::app::{self, App, WORLD};
+use crate::docs;
 use crate::limits::admit;
 
 /// Longest wait for a service's readiness.
@@ -44,7 +45,10 @@ pub async fn route(call: Call, body: Body) -> Departure {
             .fold(Reply::new(204, Vec::new()), |reply, (name, text)| reply.header(name, text));
         return Departure::Own(reply);
     }
-    let answered = answer(&app, &call, body).await;
+    let answered = match docs::file(&call) {
+        Some(file) => file.map(Departure::Own),
+        None => answer(&app, &call, body).await,
+    };
     let departure = answered.unwrap_or_else(|problem| refused(&call, &problem));
     dressed(departure, &app.cors.fields(&call.headers))
 }
@@ -120,10 +124,7 @@ fn no_answer(error: &SendError, name: &str, call: &Call) -> Problem {
 
 /// A refusal in the protocol that the client speaks.
 fn refused(call: &Call, problem: &Problem) -> Departure {
-    Departure::Own(match Protocol::of(call) {
-        Some(protocol) => protocol.refuse(problem),
-        None => Reply::problem(problem, &call.context.correlation_id),
-    })
+    Departure::Own(rpc::refuse(call, problem))
 }
 
 fn dressed(departure: Departure, cors: &[(&'static str, String)]) -> Departure {

@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use settle_order_core::{Item, NewOrder, Order, OrderError, RuleBroken, Status};
+use settle_order_core::{Caller, Item, NewOrder, Order, OrderError, RuleBroken, Status};
+use settle_ports::World as _;
 use settle_proto::compat::orders as wire;
 use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::problem::{Kind, Problem};
@@ -19,13 +20,14 @@ pub fn is_method(path: &str) -> bool {
 }
 
 pub async fn answer(call: &Call) -> Reply {
-    rpc::answer(call, |request| create_order(call, request)).await
+    match admitted(call).await {
+        Ok((app, caller)) => rpc::answer(call, |request| create_order(call, &app, &caller, request)).await,
+        Err(problem) => rpc::refuse(call, &problem),
+    }
 }
 
-async fn create_order(
-    call: &Call,
-    request: wire::CreateOrderRequest,
-) -> Result<wire::OrderResponse, Problem> {
+/// The service and who calls it. Nothing of the body is read before.
+async fn admitted(call: &Call) -> Result<(Rc<App>, Caller), Problem> {
     if !call.path.ends_with("/CreateOrder") {
         return Err(Problem::new(Kind::MethodNotAllowed, "Unknown method."));
     }
@@ -33,19 +35,27 @@ async fn create_order(
         return Err(Problem::method_not_allowed("POST"));
     }
     let app = app::get().await.map_err(|error| {
-        settle_ports::World::log(&WORLD, "error", &error.to_string(), &call.context);
+        WORLD.log("error", &error.to_string(), &call.context);
         error.problem()
     })?;
-    let claims = app.auth.authenticate(call).await?;
-    let caller = caller_of(&claims)?;
-    let order = order_of(&app, &caller, request)?;
+    let caller = caller_of(&app.auth.authenticate(call).await?)?;
+    Ok((app, caller))
+}
+
+async fn create_order(
+    call: &Call,
+    app: &Rc<App>,
+    caller: &Caller,
+    request: wire::CreateOrderRequest,
+) -> Result<wire::OrderResponse, Problem> {
+    let order = order_of(app, caller, request)?;
     // The described clients send no key: then every call is an order.
     let claim = match key_of(call)? {
-        Some(key) => Some(claim_of(&caller, "CreateOrder", &key, &order)?),
+        Some(key) => Some(claim_of(caller, "CreateOrder", &key, &order)?),
         None => None,
     };
     let placed = app.orders.place(&call.context, order, claim).await;
-    resume_by_traffic(&app);
+    resume_by_traffic(app);
     match placed {
         Ok(placed) => Ok(response_of(&placed.order)),
         Err(error @ OrderError::Unavailable { .. }) => {
@@ -57,11 +67,7 @@ async fn create_order(
     }
 }
 
-fn order_of(
-    app: &Rc<App>,
-    caller: &settle_order_core::Caller,
-    request: wire::CreateOrderRequest,
-) -> Result<NewOrder, Problem> {
+fn order_of(app: &Rc<App>, caller: &Caller, request: wire::CreateOrderRequest) -> Result<NewOrder, Problem> {
     let user_id = match request.user_id.as_str() {
         "" => None,
         user_id => Some(user_id.parse().map_err(|error| invalid(&error))?),

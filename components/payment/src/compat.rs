@@ -1,5 +1,7 @@
 //! `payments.PaymentService` of the described system: keyed by order, amounts without a currency.
 
+use std::rc::Rc;
+
 use settle_payment_core::{Charge, Payment, Processed, Refunded};
 use settle_proto::compat::payments as wire;
 use settle_service_kit::auth::require_operator;
@@ -22,14 +24,22 @@ pub fn is_method(path: &str) -> bool {
 }
 
 pub async fn answer(call: &Call) -> Reply {
-    match call.path.rsplit('/').next() {
-        Some("RefundPayment") => rpc::answer(call, |request| refund(call, request)).await,
-        _ => rpc::answer(call, |request| process(call, request)).await,
+    let app = match admitted(call).await {
+        Ok(app) => app,
+        Err(problem) => return rpc::refuse(call, &problem),
+    };
+    if call.path.ends_with("/RefundPayment") {
+        rpc::answer(call, |request| refund(call, &app, request)).await
+    } else {
+        rpc::answer(call, |request| process(call, &app, request)).await
     }
 }
 
-/// The service, for somebody who may use it.
-async fn admitted(call: &Call) -> Result<std::rc::Rc<App>, Problem> {
+/// The service, for somebody who may use it. Nothing of the body is read before.
+async fn admitted(call: &Call) -> Result<Rc<App>, Problem> {
+    if !(call.path.ends_with("/ProcessPayment") || call.path.ends_with("/RefundPayment")) {
+        return Err(Problem::new(Kind::MethodNotAllowed, "Unknown method."));
+    }
     if call.method != http::Method::POST {
         return Err(Problem::method_not_allowed("POST"));
     }
@@ -41,11 +51,11 @@ async fn admitted(call: &Call) -> Result<std::rc::Rc<App>, Problem> {
     Ok(app)
 }
 
-async fn process(call: &Call, request: wire::PaymentRequest) -> Result<wire::PaymentResponse, Problem> {
-    let app = admitted(call).await?;
-    if !call.path.ends_with("/ProcessPayment") {
-        return Err(Problem::new(Kind::MethodNotAllowed, "Unknown method."));
-    }
+async fn process(
+    call: &Call,
+    app: &App,
+    request: wire::PaymentRequest,
+) -> Result<wire::PaymentResponse, Problem> {
     let order_id: UserId = request.order_id.parse().map_err(|_| bad_order_id())?;
     let amount = rpc::amount_of(request.amount, app.compat_currency)?;
     let charge = Charge { key: key_of(&order_id)?, order_id, amount, method: None };
@@ -64,8 +74,11 @@ async fn process(call: &Call, request: wire::PaymentRequest) -> Result<wire::Pay
     })
 }
 
-async fn refund(call: &Call, request: wire::RefundRequest) -> Result<wire::PaymentResponse, Problem> {
-    let app = admitted(call).await?;
+async fn refund(
+    call: &Call,
+    app: &App,
+    request: wire::RefundRequest,
+) -> Result<wire::PaymentResponse, Problem> {
     let id: PaymentId = request.payment_id.parse().map_err(|_| Problem::not_found())?;
     let reason = match request.reason.as_str() {
         "" => FailureReason::lossy("refund requested"),

@@ -11,7 +11,7 @@ use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
 use settle_service_kit::rpc::Protocol;
-use settle_types::{FailureReason, IdempotencyKey, Money, PaymentId};
+use settle_types::{FailureReason, IdempotencyKey, Money, PaymentId, UserId};
 
 use crate::app::{self, App};
 use crate::problems::{not_ready, problem_of};
@@ -127,7 +127,9 @@ async fn list(app: &App, call: &Call) -> Result<Reply, Problem> {
     let Some(order_id) = order_id else {
         return Err(Problem::new(Kind::MalformedRequest, "Name the order: ?order_id=."));
     };
-    let found = app.payments.store.by_order(&order_id, LIST_MAX).await;
+    let order_id: UserId =
+        order_id.parse().map_err(|error| Problem::new(Kind::MalformedRequest, format!("{error}.")))?;
+    let found = app.payments.store.by_order(order_id.as_str(), LIST_MAX).await;
     let found = found.map_err(|error| problem_of(error.into(), call))?;
     Ok(Reply::json(200, &json!({ "data": found.iter().map(body_of).collect::<Vec<_>>() })))
 }

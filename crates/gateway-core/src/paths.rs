@@ -25,15 +25,13 @@ impl Upstream {
 
 /// What is served at the edge: a path, and all below it where it ends with `/`. Calls between services
 /// (`/oauth/token`, `settle.payment.v1`, recovery) are not.
-const ROUTES: [(&str, Upstream); 18] = [
+const ROUTES: [(&str, Upstream); 16] = [
     ("/auth/login", Upstream::Identity),
     ("/login", Upstream::Identity),
     ("/v1/tokens", Upstream::Identity),
     ("/v1/tokens/", Upstream::Identity),
     ("/v1/users", Upstream::Identity),
     ("/v1/users/", Upstream::Identity),
-    ("/v1/keys", Upstream::Identity),
-    ("/v1/keys/", Upstream::Identity),
     ("/.well-known/jwks.json", Upstream::Identity),
     ("/v1/orders", Upstream::Order),
     ("/v1/orders/", Upstream::Order),

@@ -78,6 +78,14 @@ where
     }
 }
 
+/// A refusal of such a call, in its framing.
+pub fn refuse(call: &Call, problem: &Problem) -> Reply {
+    match Protocol::of(call) {
+        Some(protocol) => protocol.refuse(problem),
+        None => Reply::problem(problem, &call.context.correlation_id),
+    }
+}
+
 /// An amount as the described system sends it, in major units.
 pub fn amount_of(major: f64, currency: Currency) -> Result<Money, Problem> {
     let invalid = |error: MoneyError| Problem::new(Kind::InvalidField, format!("{error}."));
