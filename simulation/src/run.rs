@@ -236,6 +236,7 @@ fn token(user: &str, role: Role) -> Result<String> {
         aud: settle_token::Audience("settle".to_owned()),
         exp: issued + 48 * 3600,
         iat: issued,
+        nbf: None,
         jti: user.to_owned(),
         role,
     };

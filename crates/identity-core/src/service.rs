@@ -269,6 +269,7 @@ impl<W: World, D: Database, L: Limiter> Identity<W, D, L> {
             aud: Audience(audience.to_owned()),
             exp: seconds(now.plus(life)),
             iat: seconds(now),
+            nbf: None,
             jti: UserUuid::new(now, self.world.id_bytes()).to_string(),
             role,
         };

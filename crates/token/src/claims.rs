@@ -30,7 +30,7 @@ impl std::str::FromStr for Role {
     }
 }
 
-/// Registered claims (RFC 7519) and the role. All are required.
+/// Registered claims (RFC 7519) and the role. All but `nbf` are required.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     pub iss: String,
@@ -39,8 +39,16 @@ pub struct Claims {
     /// Seconds since the Unix epoch.
     pub exp: u64,
     pub iat: u64,
+    /// Not valid before; we never write it.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
     pub jti: String,
     pub role: Role,
+}
+
+/// A claim that may be absent, but not null.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    u64::deserialize(deserializer).map(Some)
 }
 
 /// Whom a token is for: one text, as we write it.

@@ -194,6 +194,9 @@ impl Verifier {
         if header.typ.as_deref().is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt")) {
             return Err(TokenError::Malformed);
         }
+        if names_critical_extensions(token) {
+            return Err(TokenError::Malformed);
+        }
         let known = self.keys.iter().find(|(kid, _)| kid.is_none() || *kid == header.kid);
         let (_, key) = known.ok_or(TokenError::UnknownKey)?;
         let claims = decode::<Claims>(token, key, &self.validation).map_err(|e| refusal(e.kind()))?.claims;
@@ -208,11 +211,18 @@ impl Verifier {
         if claims.exp.saturating_add(LEEWAY_SECONDS) <= seconds {
             return Err(TokenError::Expired);
         }
-        if claims.iat > seconds.saturating_add(LEEWAY_SECONDS) {
+        if claims.iat.max(claims.nbf.unwrap_or(0)) > seconds.saturating_add(LEEWAY_SECONDS) {
             return Err(TokenError::NotYetValid);
         }
         Ok(claims)
     }
+}
+
+/// Whether the header lists extensions that must be understood (RFC 7515, section 4.1.11): we know none.
+fn names_critical_extensions(token: &str) -> bool {
+    let header = token.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    let header = header.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+    header.is_none_or(|header| header.get("crit").is_some())
 }
 
 fn refusal(kind: &ErrorKind) -> TokenError {
@@ -247,6 +257,7 @@ mod tests {
             aud: Audience("settle".into()),
             exp: seconds + 60,
             iat: seconds,
+            nbf: None,
             jti: "1".into(),
             role: Role::User,
         }
@@ -270,6 +281,7 @@ mod tests {
             (Claims { aud: Audience("payment".into()), ..claims() }, TokenError::WrongAudience),
             (Claims { exp: 1, ..claims() }, TokenError::Expired),
             (Claims { iat: claims().exp, ..claims() }, TokenError::NotYetValid),
+            (Claims { nbf: Some(claims().exp), ..claims() }, TokenError::NotYetValid),
         ];
         for (claims, refused) in rows {
             assert_eq!(verifier.verify(&signer.sign(&claims).unwrap(), NOW), Err(refused));

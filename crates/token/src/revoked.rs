@@ -68,7 +68,16 @@ mod tests {
 
     fn claims(jti: &str, iat: u64) -> Claims {
         let aud = Audience("a".into());
-        Claims { iss: "i".into(), sub: "s".into(), aud, exp: iat + 9, iat, jti: jti.into(), role: Role::User }
+        Claims {
+            iss: "i".into(),
+            sub: "s".into(),
+            aud,
+            exp: iat + 9,
+            iat,
+            nbf: None,
+            jti: jti.into(),
+            role: Role::User,
+        }
     }
 
     #[test]
