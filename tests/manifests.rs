@@ -175,3 +175,20 @@ fn every_service_is_a_component_of_the_lattice_with_its_links() {
     }
     assert_eq!(listening, services);
 }
+
+#[test]
+fn kong_has_the_routes_of_our_own_gateway() {
+    let services = documents("infra/kong/kong.yml")[0]["services"].as_sequence().unwrap().clone();
+    let mut theirs = BTreeSet::new();
+    for service in services.iter().filter(|service| service["url"].as_str().unwrap().starts_with("http")) {
+        for path in service["routes"][0]["paths"].as_sequence().unwrap() {
+            let path = path.as_str().unwrap();
+            // `~` begins a pattern of Kong's; ours are whole paths.
+            let path = path.strip_prefix('~').map_or(path, |whole| whole.strip_suffix('$').unwrap());
+            theirs.insert((service["name"].as_str().unwrap().to_owned(), path.to_owned()));
+        }
+    }
+    let ours =
+        settle_gateway_core::ROUTES.map(|(path, upstream)| (upstream.name().to_owned(), path.to_owned()));
+    assert_eq!(theirs, ours.into_iter().collect());
+}

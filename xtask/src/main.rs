@@ -1,6 +1,7 @@
 //! Everything that is done to this repository: `cargo xtask COMMAND`.
 
 mod build;
+mod load;
 mod mutants;
 mod tidy;
 
@@ -38,6 +39,8 @@ const HELP: &str = "cargo xtask COMMAND
   bench [orders|postgres|hosts] [ROUNDS] [SECONDS]
                     orders per second and latency beside the disk's fsync rate: of the host itself,
                     of one and two on PostgreSQL beside pgbench, of every host beside the others
+  load [smoke|load|stress|spike|grpc|all] [--short] [--both] [--described]
+                    k6 against a host of its own, through the gateway (and past it)
   lint              clippy for the host and for the guests
   tidy              the rules of this repository that no compiler checks";
 
@@ -92,6 +95,11 @@ fn run(args: &[String]) -> Result<()> {
             }
             install_tools()?;
             cargo(&[&["run", "--release", "--quiet", "-p", "settle-bench", "--"], rest.as_slice()].concat())
+        }
+        "load" => {
+            let host = build::all()?;
+            install_python("load-tools", &["k6"], &load::K6)?;
+            load::run(&host, &rest)
         }
         "lint" => lint(),
         "tidy" => tidy::run(),

@@ -8,4 +8,4 @@ mod paths;
 
 pub use cors::{Cors, CorsError, Preflight};
 pub use heads::{CLIENT_HEADER, passed_back, passed_on, secured};
-pub use paths::{Refused, Upstream, checked, upstream_of};
+pub use paths::{ROUTES, Refused, Upstream, checked, upstream_of};

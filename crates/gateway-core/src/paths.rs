@@ -25,7 +25,7 @@ impl Upstream {
 
 /// What is served at the edge: a path, and all below it where it ends with `/`. Calls between services
 /// (`/oauth/token`, `settle.payment.v1`, recovery) are not.
-const ROUTES: [(&str, Upstream); 16] = [
+pub const ROUTES: [(&str, Upstream); 16] = [
     ("/auth/login", Upstream::Identity),
     ("/login", Upstream::Identity),
     ("/v1/tokens", Upstream::Identity),
