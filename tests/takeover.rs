@@ -107,6 +107,18 @@ async fn a_call_has_three_tries_with_growing_waits_between_them() {
 }
 
 #[tokio::test]
+async fn a_caller_without_time_gets_an_order_that_recovery_pays() {
+    let shop = Shop::open().await;
+    let host = shop.host("a");
+    let deadline = shop.world.now().plus(Duration::from_millis(1));
+    let context = CallContext { deadline, ..context(&shop.world) };
+    let placed = host.place(&context, request("book"), None).await.unwrap();
+    assert_eq!((placed.order.status, shop.calls().len()), (Status::PaymentPending, 0));
+    shop.recover(&host).await;
+    assert_eq!(shop.read(&host, placed.order.id).await.status, Status::Completed);
+}
+
+#[tokio::test]
 async fn what_the_acquirer_has_not_decided_stays_open_until_the_deadline() {
     let shop = Shop::open().await;
     shop.payments.script([Pending, Pending]);
