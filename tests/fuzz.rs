@@ -76,40 +76,60 @@ fn broken(rng: &mut StdRng, good: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// One request of every route: service, method, path, media type, body.
-fn corpus(id: &str) -> Vec<(&'static str, &'static str, String, &'static str, Vec<u8>)> {
-    let json = "application/json";
+/// A request: service, method, path, media type, body.
+type Good = (&'static str, &'static str, String, &'static str, Vec<u8>);
+
+const JSON: &str = "application/json";
+
+fn frame(message: &[u8]) -> Vec<u8> {
+    [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], message].concat()
+}
+
+/// One request of every route.
+fn corpus(id: &str) -> Vec<Good> {
+    [orders(id), payments(id), users()].concat()
+}
+
+fn orders(id: &str) -> Vec<Good> {
     let order = br#"{"items":[{"product_id":"book","quantity":2,"unit_price":{"minor":125,"currency":"EUR"}}],"payment_method":"card"}"#;
     let create = br#"{"userId":"","productId":"book","amount":12.5}"#;
-    let frame = |message: &[u8]| [&[0, 0, 0, 0, u8::try_from(message.len()).unwrap()], message].concat();
     let proto = b"\x0a\x05alice\x12\x04book\x19\0\0\0\0\0\0\x29\x40";
     vec![
-        ("order", "POST", "/v1/orders".into(), json, order.to_vec()),
+        ("order", "POST", "/v1/orders".into(), JSON, order.to_vec()),
         ("order", "GET", "/v1/orders?status=paid&limit=10".into(), "", vec![]),
         ("order", "GET", format!("/v1/orders?after={id}"), "", vec![]),
         ("order", "GET", format!("/v1/orders/{id}"), "", vec![]),
         ("order", "GET", format!("/v1/orders/{id}/history"), "", vec![]),
         ("order", "POST", format!("/v1/orders/{id}/cancel"), "", vec![]),
         ("order", "POST", format!("/v1/orders/{id}/redrive"), "", vec![]),
-        ("order", "POST", format!("/v1/orders/{id}/resolve"), json, br#"{"note":"n"}"#.to_vec()),
+        ("order", "POST", format!("/v1/orders/{id}/resolve"), JSON, br#"{"note":"n"}"#.to_vec()),
         ("order", "GET", "/v1/sagas?state=needs_attention".into(), "", vec![]),
-        ("order", "POST", "/orders.OrderService/CreateOrder".into(), json, create.to_vec()),
+        ("order", "POST", "/orders.OrderService/CreateOrder".into(), JSON, create.to_vec()),
         ("order", "POST", "/orders.OrderService/CreateOrder".into(), "application/grpc", frame(proto)),
         ("order", "POST", "/grpc.health.v1.Health/Check".into(), "application/grpc", frame(b"\x0a\x01x")),
+        ("gateway", "POST", "/v1/orders".into(), JSON, order.to_vec()),
+        ("gateway", "POST", "/OrderService/CreateOrder".into(), JSON, create.to_vec()),
+        ("gateway", "POST", "/orders.OrderService/CreateOrder".into(), "application/grpc", frame(proto)),
+        ("gateway", "GET", format!("/v1/orders/{id}"), "", vec![]),
+    ]
+}
+
+fn payments(id: &str) -> Vec<Good> {
+    vec![
         ("payment", "GET", format!("/v1/payments?order_id={id}"), "", vec![]),
         ("payment", "GET", format!("/v1/payments/{id}"), "", vec![]),
         (
             "payment",
             "POST",
             format!("/v1/payments/{id}/refunds"),
-            json,
+            JSON,
             br#"{"amount":{"minor":1,"currency":"EUR"},"reason":"r"}"#.to_vec(),
         ),
         (
             "payment",
             "POST",
             "/payments.PaymentService/ProcessPayment".into(),
-            json,
+            JSON,
             br#"{"order_id":"o","amount":1.5,"user_id":"u"}"#.to_vec(),
         ),
         (
@@ -133,18 +153,23 @@ fn corpus(id: &str) -> Vec<(&'static str, &'static str, String, &'static str, Ve
             "application/proto",
             b"\x0a\x03k/c\x12\x01o\x1a\x07\x08\x05\x12\x03EUR".to_vec(),
         ),
+    ]
+}
+
+fn users() -> Vec<Good> {
+    vec![
         (
             "identity",
             "POST",
             "/v1/users".into(),
-            json,
+            JSON,
             br#"{"username":"fuzz","password":"long enough"}"#.to_vec(),
         ),
         (
             "identity",
             "POST",
             "/v1/users/me/password".into(),
-            json,
+            JSON,
             br#"{"current_password":"a","new_password":"long enough"}"#.to_vec(),
         ),
         (
@@ -154,10 +179,6 @@ fn corpus(id: &str) -> Vec<(&'static str, &'static str, String, &'static str, Ve
             "application/x-www-form-urlencoded",
             b"grant_type=client_credentials&client_id=order&client_secret=x&audience=payment".to_vec(),
         ),
-        ("gateway", "POST", "/v1/orders".into(), json, order.to_vec()),
-        ("gateway", "POST", "/OrderService/CreateOrder".into(), json, create.to_vec()),
-        ("gateway", "POST", "/orders.OrderService/CreateOrder".into(), "application/grpc", frame(proto)),
-        ("gateway", "GET", format!("/v1/orders/{id}"), "", vec![]),
     ]
 }
 
