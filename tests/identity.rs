@@ -173,6 +173,53 @@ async fn what_was_taken_back_stays_so_after_a_restart() {
     assert_eq!(orders_status(&alice).await, 401);
 }
 
+// ---- secrets ----
+
+/// Neither the log, nor any answer, nor the process's arguments hold a secret of the deployment or a user.
+#[tokio::test]
+async fn no_secret_is_told() {
+    let host = Host::start(&["--set", "seed_admin_password=a seeded secret"]);
+    let alice = host.edge().register("alice").await;
+    let admin = host.edge().login("admin", "a seeded secret").await;
+    let mut told = String::new();
+    for path in ["/v1/orders", "/v1/sagas", "/health", "/nothing", "/.well-known/jwks.json", "/openapi.json"]
+    {
+        for client in [&alice, &admin, &host.edge()] {
+            let answer = client.get(&format!("{}{path}", host.url("gateway"))).await;
+            told.push_str(&format!("{:?}", answer.headers));
+            told.push_str(&String::from_utf8_lossy(&answer.body));
+        }
+    }
+    for body in ["{", "{\"username\":\"alice\",\"password\":\"long enough", "{\"username\":1}"] {
+        let url = format!("{}/v1/tokens", host.url("gateway"));
+        let headers = [("content-type", "application/json")];
+        let answer = alice.send(http::Method::POST, &url, &headers, body).await.unwrap();
+        told.push_str(&String::from_utf8_lossy(&answer.body));
+    }
+    try_login(&alice, "alice", "a wrong password of hers").await;
+    let junk = host.edge().with_token("a.junk.token");
+    assert_eq!(orders_status(&junk).await, 401);
+    told.push_str(&host.log());
+    let generated = std::fs::read_to_string(host.data.join("secrets.env")).unwrap();
+    let mut secrets: Vec<String> = generated
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(_, value)| value.to_owned())
+        .collect();
+    assert!(secrets.len() >= 2 && secrets.iter().all(|secret| secret.len() > 20));
+    let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", host.pid())).unwrap();
+    for secret in &secrets {
+        assert!(!arguments.contains(secret), "{arguments}");
+    }
+    secrets.extend(
+        ["long enough", "a seeded secret", "a wrong password of hers", "a.junk.token"].map(str::to_owned),
+    );
+    secrets.extend([alice.token.clone(), admin.token.clone()]);
+    for secret in &secrets {
+        assert!(!told.contains(secret.as_str()), "`{secret}` is told");
+    }
+}
+
 // ---- keys ----
 
 fn key_of(data: &Path) -> String {
