@@ -215,3 +215,47 @@ async fn every_grpc_port_tells_its_health() {
     let watch = grpc::call::<health::HealthCheckResponse>(&origin, method, None, &request).await;
     assert_eq!(watch.map(|answer| answer.status), Err("12".to_owned()));
 }
+
+/// Asks one question after the other on one open stream, as tools do.
+#[tokio::test]
+async fn every_grpc_port_describes_its_services() {
+    use settle_proto::reflection_v1::{Answer, Asked, ServerReflectionRequest};
+    let host = Host::start(&[]);
+    let (order, payment) = (orders::SERVICE, payments::SERVICE);
+    for (port, services) in [
+        ("gateway_grpc", vec![order, payment, health::SERVICE]),
+        ("order", vec![order, health::SERVICE]),
+        ("payment_grpc", vec![payment, settle_proto::payment_v1::SERVICE, health::SERVICE]),
+    ] {
+        for version in ["v1", "v1alpha"] {
+            let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+            let mut stream = grpc::Stream::open(&host.url(port), &path).await;
+            let mut ask = async |asked| {
+                let request = ServerReflectionRequest { host: String::new(), asked: Some(asked) };
+                stream
+                    .ask::<settle_proto::reflection_v1::ServerReflectionResponse>(&request)
+                    .await
+                    .answer
+                    .unwrap()
+            };
+            let Answer::Services(listed) = ask(Asked::ListServices(String::new())).await else { panic!() };
+            let listed: Vec<String> = listed.service.into_iter().map(|service| service.name).collect();
+            assert_eq!(listed, services, "{port}");
+            for service in &services {
+                let Answer::FileDescriptors(files) =
+                    ask(Asked::FileContainingSymbol((*service).to_owned())).await
+                else {
+                    panic!("{service}")
+                };
+                let file: prost_types::FileDescriptorProto =
+                    prost::Message::decode(files.file_descriptor_proto[0].as_slice()).unwrap();
+                assert_eq!(format!("{}.{}", file.package(), file.service[0].name()), *service);
+                let found = ask(Asked::FileByFilename(file.name().to_owned())).await;
+                assert_eq!(found, Answer::FileDescriptors(files));
+            }
+            let unknown = ask(Asked::FileContainingSymbol("no.Such".to_owned())).await;
+            assert!(matches!(unknown, Answer::Error(error) if error.error_code == 5));
+            assert_eq!(stream.finish().await, "0");
+        }
+    }
+}

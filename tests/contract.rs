@@ -92,6 +92,34 @@ fn the_described_system_s_messages_have_the_fields_of_its_protos() {
 }
 
 #[test]
+fn the_protos_are_lint_clean() {
+    let buf = settle_tests::host::target().join("api-tools/bin/buf");
+    assert!(buf.exists(), "{} is missing: run `cargo xtask test`", buf.display());
+    let output =
+        std::process::Command::new(buf).arg("lint").current_dir(root().join("proto")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+/// `SETTLE_WRITE=1` writes them.
+#[test]
+fn reflection_hands_out_the_protos() {
+    use settle_proto::descriptors::{HEALTH, ORDERS, PAYMENT_V1, PAYMENTS};
+    for (file, name) in
+        [(ORDERS, "orders"), (PAYMENTS, "payments"), (PAYMENT_V1, "payment_v1"), (HEALTH, "health")]
+    {
+        let proto = proto(file.path);
+        assert_eq!(proto.package(), file.package);
+        assert_eq!(format!("{}.{}", proto.package(), proto.service[0].name()), file.service);
+        let encoded = proto.encode_to_vec();
+        let path = root().join(format!("proto/descriptors/{name}.binpb"));
+        if std::env::var_os("SETTLE_WRITE").is_some() {
+            std::fs::write(&path, &encoded).unwrap();
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), encoded, "{}: run with SETTLE_WRITE=1", path.display());
+    }
+}
+
+#[test]
 fn rust_enums_have_the_values_of_the_proto() {
     for of in payment_proto().enum_type {
         let known: fn(i32) -> Option<String> = match of.name() {

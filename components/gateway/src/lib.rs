@@ -7,7 +7,9 @@ mod docs;
 mod limits;
 mod routes;
 
+use settle_proto::descriptors::{HEALTH, ORDERS, PAYMENTS};
 use settle_service_kit::http::serve_unread;
+use settle_service_kit::reflection;
 use wasip3::http::types::{ErrorCode, Request, Response};
 
 struct Component;
@@ -20,6 +22,11 @@ mod http_service {
 
 impl wasip3::exports::http::handler::Guest for Component {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        serve_unread(request, app::WORLD, routes::route).await
+        match request.get_path_with_query() {
+            Some(path) if reflection::is_reflection(&path) => {
+                reflection::serve(request, &[ORDERS, PAYMENTS, HEALTH])
+            }
+            _ => serve_unread(request, app::WORLD, routes::route).await,
+        }
     }
 }

@@ -27,5 +27,7 @@ mod bindings {
     export!(Component with_types_in self);
 }
 
+use settle_proto::descriptors::{HEALTH, ORDERS};
+
 struct Component;
-settle_service_kit::http_service!(Component, app::WORLD, routes::route);
+settle_service_kit::http_service!(Component, app::WORLD, routes::route, &[ORDERS, HEALTH]);

@@ -30,5 +30,7 @@ mod bindings {
     export!(Component with_types_in self);
 }
 
+use settle_proto::descriptors::{HEALTH, PAYMENT_V1, PAYMENTS};
+
 struct Component;
-settle_service_kit::http_service!(Component, app::WORLD, routes::route);
+settle_service_kit::http_service!(Component, app::WORLD, routes::route, &[PAYMENTS, PAYMENT_V1, HEALTH]);

@@ -7,8 +7,8 @@ use crate::http::{Answer, Call, Reply};
 use crate::problem::{Kind, Problem};
 use crate::rpc::{CallError, Remote, post};
 
-const CONTENT_TYPE: &str = "application/grpc";
-const FRAME_HEAD_BYTES: usize = 5;
+pub(crate) const CONTENT_TYPE: &str = "application/grpc";
+pub(crate) const FRAME_HEAD_BYTES: usize = 5;
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]
@@ -74,7 +74,7 @@ pub fn reply(result: Result<impl Message, Problem>) -> Reply {
     }
 }
 
-fn frame(message: &impl Message) -> Vec<u8> {
+pub(crate) fn frame(message: &impl Message) -> Vec<u8> {
     let length = message.encoded_len();
     let mut body = Vec::with_capacity(length.saturating_add(FRAME_HEAD_BYTES));
     body.push(0);

@@ -31,6 +31,8 @@ pub mod ports {
     pub use crate::world::GuestWorld;
 }
 
+#[cfg(not(feature = "p2"))]
+pub use host::reflection;
 pub use host::spawn;
 
 #[cfg(feature = "p2")]

@@ -37,6 +37,10 @@ crate::http::methods!(wasi::http::types::Method);
 /// Makes `$component` answer HTTP by `$route`.
 #[macro_export]
 macro_rules! http_service {
+    // Reflection needs a stream in both directions, which this generation has not.
+    ($component:ident, $world:expr, $route:path, $files:expr) => {
+        $crate::http_service!($component, $world, $route);
+    };
     ($component:ident, $world:expr, $route:path) => {
         #[allow(unsafe_code)]
         mod http_service {

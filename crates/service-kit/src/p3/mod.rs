@@ -5,6 +5,7 @@ mod database;
 mod entry;
 mod forward;
 mod limiter;
+pub mod reflection;
 
 use std::time::Duration;
 
@@ -39,6 +40,10 @@ crate::http::methods!(wasip3::http::types::Method);
 #[macro_export]
 macro_rules! http_service {
     ($component:ident, $world:expr, $route:path) => {
+        $crate::http_service!($component, $world, $route, &[]);
+    };
+    // Also answers reflection about these `.proto` files.
+    ($component:ident, $world:expr, $route:path, $files:expr) => {
         #[allow(unsafe_code)]
         mod http_service {
             use super::$component;
@@ -48,7 +53,12 @@ macro_rules! http_service {
             async fn handle(
                 request: $crate::wasip3::http::types::Request,
             ) -> Result<$crate::wasip3::http::types::Response, $crate::wasip3::http::types::ErrorCode> {
-                $crate::http::serve(request, $world, $route).await
+                match request.get_path_with_query() {
+                    Some(path) if $crate::reflection::is_reflection(&path) => {
+                        $crate::reflection::serve(request, $files)
+                    }
+                    _ => $crate::http::serve(request, $world, $route).await,
+                }
             }
         }
     };
