@@ -41,6 +41,8 @@ const HELP: &str = "cargo xtask COMMAND
                     of one and two on PostgreSQL beside pgbench, of every host beside the others
   load [smoke|load|stress|spike|grpc|all] [--short] [--both] [--described]
                     k6 against a host of its own, through the gateway (and past it)
+  pact --file F --provider payment|identity|order --base URL [--token T]
+                    verify a running provider by a consumer's pact file
   lint              clippy for the host and for the guests
   tidy              the rules of this repository that no compiler checks";
 
@@ -100,6 +102,10 @@ fn run(args: &[String]) -> Result<()> {
             let host = build::all()?;
             install_python("load-tools", &["k6"], &load::K6)?;
             load::run(&host, &rest)
+        }
+        "pact" => {
+            let tool = ["run", "--release", "--quiet", "-p", "settle-contract", "--bin", "settle-pact", "--"];
+            cargo(&[&tool, rest.as_slice()].concat())
         }
         "lint" => lint(),
         "tidy" => tidy::run(),

@@ -8,6 +8,7 @@ use settle_service_kit::http::PeerHeader;
 use settle_service_kit::instance::{self, Slot, StartError};
 use settle_service_kit::ports::{GuestWorld, HostLimiter, SqlDatabase};
 use settle_service_kit::settings::{self, SettingError};
+use settle_service_kit::states::ProviderStates;
 use settle_token::{Role, Signer, Verifier};
 
 pub const WORLD: GuestWorld = GuestWorld { service: "identity" };
@@ -15,6 +16,7 @@ pub const WORLD: GuestWorld = GuestWorld { service: "identity" };
 pub struct App {
     pub identity: Identity<GuestWorld, SqlDatabase, HostLimiter>,
     pub peer: PeerHeader,
+    pub states: ProviderStates,
 }
 
 thread_local! {
@@ -39,7 +41,11 @@ async fn make() -> Result<App, StartError> {
     let database = SqlDatabase::open("identity").await?;
     SCHEMA.migrate(&database, WORLD.now()).await?;
     let identity = Identity { world: WORLD, database, limiter: HostLimiter, settings };
-    let app = App { identity, peer: PeerHeader::from_settings().await? };
+    let app = App {
+        identity,
+        peer: PeerHeader::from_settings().await?,
+        states: ProviderStates::from_settings().await?,
+    };
     seed_admin(&app).await?;
     Ok(app)
 }

@@ -10,6 +10,7 @@ use settle_service_kit::health::{self, Probe};
 use settle_service_kit::http::{Call, Reply, form_fields};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
+use settle_service_kit::states::{self, Change};
 use settle_token::{Claims, Role};
 
 use crate::app::{self, App, WORLD};
@@ -37,6 +38,9 @@ fn not_ready(error: &StartError, call: &Call) -> Problem {
 
 async fn answer(app: &App, call: &Call) -> Result<Reply, Problem> {
     match (call.path.as_str(), &call.method) {
+        (states::PATH, _) => {
+            Ok(app.states.answer(call, async |change| set_up(app, call, change).await).await)
+        }
         ("/v1/tokens", &Method::POST) => issue(app, call, 201).await,
         ("/login" | "/auth/login", &Method::POST) => issue(app, call, 200).await,
         ("/v1/users", &Method::POST) => register(app, call).await,
@@ -191,6 +195,19 @@ fn issue_service(app: &App, call: &Call) -> Result<Reply, Problem> {
 
 fn jwks(app: &App) -> Reply {
     Reply::json(200, app.identity.jwks()).header("cache-control", "public, max-age=300")
+}
+
+/// `a user exists`, with `username` and `password`.
+async fn set_up(app: &App, call: &Call, change: &Change) -> Result<(), Problem> {
+    if change.state != "a user exists" {
+        return Ok(());
+    }
+    let invalid = |error: &dyn std::fmt::Display| Problem::new(Kind::InvalidField, format!("{error}."));
+    let username = Username::parse(change.text("username", "pact")).map_err(|error| invalid(&error))?;
+    let password = Password::choose(change.text("password", "a pact password").to_owned())
+        .map_err(|error| invalid(&error))?;
+    let registered = app.identity.register(&username, &password, Role::User, attempt(app, call)).await;
+    registered.map(drop).map_err(|error| problem_of(error, call))
 }
 
 fn wrong_credentials() -> Problem {

@@ -9,6 +9,7 @@ use settle_service_kit::auth::{Auth, ServiceToken};
 use settle_service_kit::instance::{self, Slot, StartError};
 use settle_service_kit::ports::{GuestWorld, HostLimiter, SqlDatabase};
 use settle_service_kit::settings;
+use settle_service_kit::states::ProviderStates;
 use settle_types::Currency;
 
 use crate::payments::RemotePayments;
@@ -23,6 +24,7 @@ const CANCEL_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct App {
     pub orders: Orders<GuestWorld, SqlDatabase, RemotePayments, HostLimiter>,
     pub auth: Auth,
+    pub states: ProviderStates,
     /// Of amounts that have none.
     pub compat_currency: Currency,
     /// Resume due sagas with the traffic: for hosts that call recovery on no timer.
@@ -63,6 +65,7 @@ async fn make() -> Result<App, StartError> {
     Ok(App {
         orders: Orders::new(WORLD, database, payments, HostLimiter, settings),
         auth,
+        states: ProviderStates::from_settings().await?,
         compat_currency: settings::currency("compat_currency", "USD").await?,
         recovery_by_traffic: settings::flag("recovery_by_traffic").await?,
     })

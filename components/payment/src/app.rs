@@ -9,6 +9,7 @@ use settle_service_kit::http::PeerHeader;
 use settle_service_kit::instance::{self, Slot, StartError};
 use settle_service_kit::ports::{GuestWorld, SqlDatabase};
 use settle_service_kit::settings;
+use settle_service_kit::states::ProviderStates;
 use settle_types::Currency;
 
 #[cfg(not(feature = "p2"))]
@@ -27,6 +28,7 @@ pub struct App {
     pub peer: PeerHeader,
     /// The described system's clients on this machine send no token. In development only.
     pub open_to_loopback: bool,
+    pub states: ProviderStates,
 }
 
 thread_local! {
@@ -47,5 +49,6 @@ async fn make() -> Result<App, StartError> {
         compat_currency: settings::currency("compat_currency", "USD").await?,
         peer: PeerHeader::from_settings().await?,
         open_to_loopback: settings::flag("payment_open_to_loopback").await?,
+        states: ProviderStates::from_settings().await?,
     })
 }

@@ -8,6 +8,7 @@ use settle_service_kit::auth::require_operator;
 use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::problem::{Kind, Problem};
 use settle_service_kit::rpc;
+use settle_service_kit::states::Change;
 use settle_types::{FailureReason, OperationKey, PaymentId, UserId};
 
 use crate::app::{self, App};
@@ -72,6 +73,16 @@ async fn process(
             response(&payment, false, "already paid with another amount")
         }
     })
+}
+
+/// `a payment exists`, of `order_id` over `amount` in major units.
+pub async fn set_up(app: &App, call: &Call, change: &Change) -> Result<(), Problem> {
+    if change.state != "a payment exists" {
+        return Ok(());
+    }
+    let amount = change.params.get("amount").and_then(serde_json::Value::as_f64).unwrap_or(10.0);
+    let order_id = change.text("order_id", "pact").to_owned();
+    process(call, app, wire::PaymentRequest { order_id, amount, user_id: String::new() }).await.map(drop)
 }
 
 async fn refund(

@@ -11,6 +11,7 @@ use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
 use settle_service_kit::rpc::Protocol;
+use settle_service_kit::states;
 use settle_types::{FailureReason, IdempotencyKey, Money, PaymentId, UserId};
 
 use crate::app::{self, App};
@@ -55,6 +56,9 @@ async fn ready() -> Result<serde_json::Value, StartError> {
 }
 
 async fn answer(app: &App, call: &Call) -> Result<Reply, Problem> {
+    if call.path == states::PATH {
+        return Ok(app.states.answer(call, async |change| compat::set_up(app, call, change).await).await);
+    }
     let path: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
     let claims = app.auth.authenticate(call).await?;
     match (path.as_slice(), &call.method) {

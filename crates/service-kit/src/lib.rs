@@ -16,6 +16,7 @@ pub mod instance;
 pub mod problem;
 pub mod rpc;
 pub mod settings;
+pub mod states;
 
 #[cfg(feature = "p2")]
 #[path = "p2/mod.rs"]
