@@ -75,6 +75,16 @@ pub fn tally(disks: &Disks, sql: &str) -> Result<BTreeMap<String, u64>> {
     Ok(rows.iter().map(pair).collect())
 }
 
+/// What the release before left is there, under a newer schema.
+pub fn not_upgraded(disks: &Disks) -> Result<Option<String>> {
+    let sql = "SELECT (SELECT max(version) FROM schema_versions WHERE service = 'identity'),
+                      (SELECT count(*) FROM identity_users WHERE username = 'from-before')";
+    let found = rows(disks, "identity", sql)?;
+    let (version, users) = found.first().map_or((0, 0), |row| (number(row, 0), number(row, 1)));
+    let done = version > 1 && users == 1;
+    Ok((!done).then(|| format!("identity is at schema {version} with {users} of its earlier users")))
+}
+
 /// How the only order ended: status, what the acquirer keeps, what payment's ledger says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ending {

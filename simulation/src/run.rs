@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, anyhow};
 use settle_host::sim::{
     self, Application, Counts, Disks, EPOCH_MILLIS, Habits, Machine, Machines, Profile, Setup, Sim, Struck,
 };
@@ -23,6 +23,9 @@ const LONG_STORM_EVERY: u64 = 16;
 const LONG_STORM: Duration = Duration::from_secs(12 * 60);
 /// One in so many orders of a long storm is such an undo.
 const LONG_STORM_PARKS_EVERY: u64 = 4;
+/// In every so many seeds the machines find what the release before left: both begin to upgrade it at once.
+const UPGRADE_EVERY: u64 = 3;
+const PREVIOUS: &str = include_str!("previous.sql");
 /// Virtual time that orders have to end in, once nothing goes wrong any more.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
@@ -83,7 +86,22 @@ pub struct Verdict {
 /// Errors: the runtime or the application does not start; a violation is no error.
 pub fn simulate(application: &Arc<Application>, plan: &Plan, seed: u64) -> Result<Verdict> {
     let disks = disks(application, plan)?;
+    if upgrades(plan, seed) {
+        prepare(&disks)?;
+    }
     sim::run(run(application.clone(), plan.clone(), disks, seed))?
+}
+
+fn upgrades(plan: &Plan, seed: u64) -> bool {
+    plan.server.is_none() && seed % UPGRADE_EVERY == 1
+}
+
+fn prepare(disks: &Disks) -> Result<()> {
+    let script: String =
+        PREVIOUS.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
+    let statements: Vec<&str> = script.split(';').map(str::trim).filter(|text| !text.is_empty()).collect();
+    let disk = disks.get("identity").context("no disk identity")?;
+    disk.prepare(&statements).map_err(|error| anyhow!("previous.sql: {error:?}"))
 }
 
 /// Empty disks: in memory, or in a database of its own on the plan's server.
@@ -188,6 +206,9 @@ async fn run(application: Arc<Application>, plan: Plan, disks: Disks, seed: u64)
     tokio::time::sleep(Duration::from_secs(100)).await;
     operator.abort();
     let mut violations = checker::violations(disks, &clients.notes(), users)?;
+    if upgrades(&plan, seed) {
+        violations.extend(checker::not_upgraded(disks)?);
+    }
     if !ended {
         violations.push(format!("orders are open {SETTLE_TIME_MAX:?} after the last fault"));
     }

@@ -25,8 +25,11 @@ fn builder(consumer: &str, provider: &str) -> PactBuilder {
     builder
 }
 
+/// Path, header fields, body.
+type Call<'a> = (&'a str, &'a [(&'a str, &'a str)], String);
+
 /// Plays the consumer's part of every interaction of a pact against the mock, and reads the answers.
-async fn play(builder: &PactBuilder, calls: &[(&str, &[(&str, &str)], String)]) -> Vec<Value> {
+async fn play(builder: &PactBuilder, calls: &[Call<'_>]) -> Vec<Value> {
     let mock = builder.start_mock_server(None, None);
     let base = mock.url().to_string();
     let client = Client::new(base.clone(), base.clone(), base);
