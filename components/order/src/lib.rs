@@ -27,7 +27,10 @@ mod bindings {
     export!(Component with_types_in self);
 }
 
-use settle_proto::descriptors::{HEALTH, ORDERS};
-
 struct Component;
-settle_service_kit::http_service!(Component, app::WORLD, routes::route, &[ORDERS, HEALTH]);
+settle_service_kit::http_service!(
+    Component,
+    app::WORLD,
+    routes::route,
+    &[settle_proto::descriptors::ORDERS, settle_proto::descriptors::HEALTH]
+);

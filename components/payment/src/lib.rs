@@ -30,7 +30,14 @@ mod bindings {
     export!(Component with_types_in self);
 }
 
-use settle_proto::descriptors::{HEALTH, PAYMENT_V1, PAYMENTS};
-
 struct Component;
-settle_service_kit::http_service!(Component, app::WORLD, routes::route, &[PAYMENTS, PAYMENT_V1, HEALTH]);
+settle_service_kit::http_service!(
+    Component,
+    app::WORLD,
+    routes::route,
+    &[
+        settle_proto::descriptors::PAYMENTS,
+        settle_proto::descriptors::PAYMENT_V1,
+        settle_proto::descriptors::HEALTH
+    ]
+);
