@@ -184,12 +184,20 @@ const MUTANTS: [Mutant; 20] = [
         )],
     },
     Mutant {
-        name: "a refund is not recognised by its key",
-        changes: &[(
-            PAYMENT_DRIVER,
-            "if let Some(earlier) = document.payment.refund_by_key(refund_key) {",
-            "if let Some(earlier) = document.payment.refund_by_key(refund_key).filter(|_| false) {",
-        )],
+        // Alone it is masked: the first refund of that key is found again, and is done.
+        name: "a refund is not recognised by its key, and the last one is finished",
+        changes: &[
+            (
+                PAYMENT_DRIVER,
+                "if let Some(earlier) = document.payment.refund_by_key(refund_key) {",
+                "if let Some(earlier) = document.payment.refund_by_key(refund_key).filter(|_| false) {",
+            ),
+            (
+                "crates/payment-core/src/payment.rs",
+                "self.refunds.iter().find(|refund| refund.key == key)",
+                "self.refunds.iter().rev().find(|refund| refund.key == key)",
+            ),
+        ],
     },
     Mutant {
         // Alone it is masked: an order without an outcome is undone in the end, and that asks.
