@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
-use settle_gateway_core::{
-    CLIENT_HEADER, Preflight, Upstream, checked, passed_back, passed_on, secured, upstream_of,
-};
+use settle_gateway_core::{Preflight, SECURED, Upstream, checked, passed_back, passed_on, upstream_of};
 use settle_ports::{Limiter as _, Verdict, World as _};
 use settle_service_kit::context::headers_of;
 use settle_service_kit::health::{self, Probe};
-use settle_service_kit::http::{Body, Call, Departure, Outgoing, Reply, SendError, pass_on, send};
+use settle_service_kit::http::{
+    Body, CLIENT_HEADER, Call, Departure, Outgoing, Reply, SendError, field_list, pass_on, send,
+};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::ports::HostLimiter;
 use settle_service_kit::problem::{Kind, Problem};
@@ -34,10 +34,7 @@ pub async fn route(call: Call, body: Body) -> Departure {
     }
     let app = match app::get().await {
         Ok(app) => app,
-        Err(error) => {
-            WORLD.log("error", &error.to_string(), &call.context);
-            return refused(&call, &error.problem());
-        }
+        Err(error) => return refused(&call, &error.problem(&WORLD, &call.context)),
     };
     if let Preflight::Answer(fields) = app.cors.preflight(&call.method, &call.headers) {
         let reply = fields
@@ -107,7 +104,7 @@ fn fields_on(app: &App, call: &Call, timeout: Duration) -> Vec<(String, Vec<u8>)
             headers.insert(name, value);
         }
     }
-    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
+    field_list(&headers)
 }
 
 fn no_answer(error: &SendError, name: &str, call: &Call) -> Problem {
@@ -128,7 +125,7 @@ fn refused(call: &Call, problem: &Problem) -> Departure {
 }
 
 fn dressed(departure: Departure, cors: &[(&'static str, String)]) -> Departure {
-    let secured = secured().into_iter().map(|(name, text)| (name, text.to_owned()));
+    let secured = SECURED.into_iter().map(|(name, text)| (name, text.to_owned()));
     secured.chain(cors.iter().cloned()).fold(departure, |departure, (name, text)| {
         if departure.has(name) { departure } else { departure.header(name, &text) }
     })

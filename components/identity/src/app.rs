@@ -35,45 +35,37 @@ async fn make() -> Result<App, StartError> {
         None => Vec::new(),
     };
     let service_audiences = vec!["order".to_owned(), "payment".to_owned()];
-    let signer = signer().await?;
-    let verifier = verifier(&signer, &issuer, &audience).await?;
+    let (signer, verifier) = keys(&issuer, &audience).await?;
     let settings = Settings { signer, verifier, issuer, audience, clients, service_audiences };
     let database = SqlDatabase::open("identity").await?;
     SCHEMA.migrate(&database, WORLD.now()).await?;
     let identity = Identity { world: WORLD, database, limiter: HostLimiter, settings };
-    let app = App {
-        identity,
-        peer: PeerHeader::from_settings().await?,
-        states: ProviderStates::from_settings().await?,
-    };
+    let peer = PeerHeader::from_settings().await?;
+    let app = App { identity, states: ProviderStates::from_settings(&peer).await?, peer };
     seed_admin(&app).await?;
     Ok(app)
 }
 
-async fn verifier(signer: &Signer, issuer: &str, audience: &str) -> Result<Verifier, StartError> {
-    let made = match settings::optional("token_secret").await? {
-        Some(secret) if signer.jwks().keys.is_empty() => Verifier::hs256(&secret, issuer, &[audience]),
-        _ => Verifier::ed25519(signer.jwks(), issuer, &[audience]),
-    };
-    made.map_err(|error| StartError::Other(error.to_string()))
-}
-
-async fn signer() -> Result<Signer, StartError> {
+/// What signs tokens, and what verifies our own.
+async fn keys(issuer: &str, audience: &str) -> Result<(Signer, Verifier), SettingError> {
     let wrong = |name| move |error: settle_token::KeyError| SettingError::Wrong(name, error.to_string());
     match settings::or_default("token_algorithm", "EdDSA").await?.as_str() {
         "EdDSA" => {
-            let seed = settings::required("token_signing_key").await?;
-            let signer = Signer::ed25519(&seed).map_err(wrong("token_signing_key"))?;
-            match settings::optional("token_previous_key").await? {
-                Some(seed) => Ok(signer.with_previous(&seed).map_err(wrong("token_previous_key"))?),
-                None => Ok(signer),
+            let name = "token_signing_key";
+            let mut signer = Signer::ed25519(&settings::required(name).await?).map_err(wrong(name))?;
+            if let Some(seed) = settings::optional("token_previous_key").await? {
+                signer = signer.with_previous(&seed).map_err(wrong("token_previous_key"))?;
             }
+            let verifier = Verifier::ed25519(signer.jwks(), issuer, &[audience]).map_err(wrong(name))?;
+            Ok((signer, verifier))
         }
         "HS256" => {
-            let secret = settings::required("token_secret").await?;
-            Ok(Signer::hs256(&secret).map_err(wrong("token_secret"))?)
+            let name = "token_secret";
+            let secret = settings::required(name).await?;
+            let signer = Signer::hs256(&secret).map_err(wrong(name))?;
+            Ok((signer, Verifier::hs256(&secret, issuer, &[audience]).map_err(wrong(name))?))
         }
-        _ => Err(SettingError::Wrong("token_algorithm", "neither EdDSA nor HS256".to_owned()).into()),
+        _ => Err(SettingError::Wrong("token_algorithm", "neither EdDSA nor HS256".to_owned())),
     }
 }
 

@@ -8,7 +8,6 @@ use settle_ports::World;
 use settle_service_kit::auth::{TRUST_PATH, bearer_of};
 use settle_service_kit::health::{self, Probe};
 use settle_service_kit::http::{Call, Reply, form_fields};
-use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
 use settle_service_kit::states::{self, Change};
 use settle_token::{Claims, Role};
@@ -26,14 +25,9 @@ pub async fn route(call: Call) -> Reply {
     }
     let answered = match app::get().await {
         Ok(app) => answer(&app, &call).await,
-        Err(error) => Err(not_ready(&error, &call)),
+        Err(error) => Err(error.problem(&WORLD, &call.context)),
     };
     answered.unwrap_or_else(|problem| Reply::problem(&problem, &call.context.correlation_id))
-}
-
-fn not_ready(error: &StartError, call: &Call) -> Problem {
-    WORLD.log("error", &error.to_string(), &call.context);
-    error.problem()
 }
 
 async fn answer(app: &App, call: &Call) -> Result<Reply, Problem> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use settle_order_core::{Orders, SCHEMA, Settings};
 use settle_ports::World;
 use settle_service_kit::auth::{Auth, ServiceToken};
+use settle_service_kit::http::PeerHeader;
 use settle_service_kit::instance::{self, Slot, StartError};
 use settle_service_kit::ports::{GuestWorld, HostLimiter, SqlDatabase};
 use settle_service_kit::settings;
@@ -65,7 +66,7 @@ async fn make() -> Result<App, StartError> {
     Ok(App {
         orders: Orders::new(WORLD, database, payments, HostLimiter, settings),
         auth,
-        states: ProviderStates::from_settings().await?,
+        states: ProviderStates::from_settings(&PeerHeader::from_settings().await?).await?,
         compat_currency: settings::currency("compat_currency", "USD").await?,
         recovery_by_traffic: settings::flag("recovery_by_traffic").await?,
     })

@@ -2,15 +2,14 @@
 
 use std::rc::Rc;
 
-use settle_order_core::{Caller, Item, NewOrder, Order, OrderError, RuleBroken, Status};
-use settle_ports::World as _;
+use settle_order_core::{Caller, Item, NewOrder, Order, OrderError, Status};
 use settle_proto::compat::orders as wire;
 use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::problem::{Kind, Problem};
 use settle_service_kit::rpc;
 
 use crate::app::{self, App, WORLD};
-use crate::routes::{caller_of, claim_of, invalid, key_of, problem_of, resume_by_traffic};
+use crate::requests::{self, caller_of, claim_of, invalid, key_of, new_order, problem_of};
 
 pub use wire::SERVICE;
 
@@ -34,10 +33,7 @@ async fn admitted(call: &Call) -> Result<(Rc<App>, Caller), Problem> {
     if call.method != http::Method::POST {
         return Err(Problem::method_not_allowed("POST"));
     }
-    let app = app::get().await.map_err(|error| {
-        WORLD.log("error", &error.to_string(), &call.context);
-        error.problem()
-    })?;
+    let app = app::get().await.map_err(|error| error.problem(&WORLD, &call.context))?;
     let caller = caller_of(&app.auth.authenticate(call).await?)?;
     Ok((app, caller))
 }
@@ -54,9 +50,7 @@ async fn create_order(
         Some(key) => Some(claim_of(caller, "CreateOrder", &key, &order)?),
         None => None,
     };
-    let placed = app.orders.place(&call.context, order, claim).await;
-    resume_by_traffic(app);
-    match placed {
+    match requests::place(app, call, order, claim).await {
         Ok(placed) => Ok(response_of(&placed.order)),
         Err(error @ OrderError::Unavailable { .. }) => {
             let problem = problem_of(error, call);
@@ -75,10 +69,7 @@ fn order_of(app: &Rc<App>, caller: &Caller, request: wire::CreateOrderRequest) -
     let product_id = request.product_id.parse().map_err(|error| invalid(&error))?;
     let unit_price = rpc::amount_of(request.amount, app.compat_currency)?;
     let items = vec![Item { product_id, quantity: 1, unit_price }];
-    NewOrder::parse(caller, user_id, items, None).map_err(|error| match error {
-        RuleBroken::ForAnotherUser => Problem::new(Kind::Forbidden, format!("{error}.")),
-        other => invalid(&other),
-    })
+    new_order(caller, user_id, items, None)
 }
 
 fn response_of(order: &Order) -> wire::OrderResponse {

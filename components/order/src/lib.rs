@@ -6,6 +6,7 @@ mod app;
 mod bodies;
 mod compat;
 mod payments;
+mod requests;
 mod routes;
 #[cfg(not(feature = "p2"))]
 mod typed;

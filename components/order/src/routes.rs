@@ -1,37 +1,27 @@
 //! Routes of the order service, one function each.
 
-use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
-use settle_order_core::{Caller, IdempotencyClaim, NewOrder, Order, OrderError, Status};
-use settle_ports::World;
+use settle_order_core::{Order, Status};
 use settle_service_kit::auth::{require_admin, require_operator};
-use settle_service_kit::context::RETRY_AFTER;
 use settle_service_kit::health::{self, Probe};
 use settle_service_kit::http::{Call, Reply};
 use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
-use settle_service_kit::spawn;
 use settle_service_kit::states;
-use settle_token::{Claims, Role};
-use settle_types::{IdempotencyKey, OrderId, Timestamp};
-use sha2::{Digest, Sha256};
+use settle_token::Claims;
+use settle_types::OrderId;
 
 use crate::app::{self, App, WORLD};
+use crate::requests::{self, caller_of, claim_of, key_of, new_order, problem_of};
 use crate::{bodies, compat};
 
-/// How long a client may repeat a request with its key.
-const IDEMPOTENCY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 const PAGE_SIZE_DEFAULT: u32 = 50;
 const PAGE_SIZE_MAX: u32 = 200;
 /// Due sagas that one call of an operator may resume.
 const RESUME_MAX: u32 = 64;
-/// Due sagas that a request resumes on its way, and how often an instance does so.
-const RESUME_BY_TRAFFIC: u32 = 2;
-const RESUME_BY_TRAFFIC_EVERY: Duration = Duration::from_secs(1);
 
 pub async fn route(call: Call) -> Reply {
     match health::probe(&call, "order") {
@@ -51,10 +41,7 @@ pub async fn route(call: Call) -> Reply {
     }
     let answered = match app::get().await {
         Ok(app) => answer(&app, &call).await,
-        Err(error) => {
-            WORLD.log("error", &error.to_string(), &call.context);
-            Err(error.problem())
-        }
+        Err(error) => Err(error.problem(&WORLD, &call.context)),
     };
     answered.unwrap_or_else(|problem| Reply::problem(&problem, &call.context.correlation_id))
 }
@@ -95,18 +82,8 @@ async fn answer(app: &Rc<App>, call: &Call) -> Result<Reply, Problem> {
     }
 }
 
-pub fn caller_of(claims: &Claims) -> Result<Caller, Problem> {
-    let subject =
-        claims.sub.parse().map_err(|_| Problem::new(Kind::Unauthenticated, "The subject is not usable."))?;
-    Ok(Caller { issuer: claims.iss.clone(), subject, admin: claims.role == Role::Admin })
-}
-
 fn order_id(text: &str) -> Result<OrderId, Problem> {
     text.parse().map_err(|_| Problem::not_found())
-}
-
-pub fn invalid(error: &dyn std::fmt::Display) -> Problem {
-    Problem::new(Kind::InvalidField, format!("{error}."))
 }
 
 /// 201 when the outcome is known, 202 when not yet; both with the order and its place.
@@ -127,60 +104,11 @@ async fn place(app: &Rc<App>, call: &Call, claims: &Claims) -> Result<Reply, Pro
     let key = key_of(call)?;
     let key = key.ok_or_else(|| Problem::new(Kind::MissingIdempotencyKey, "Send an Idempotency-Key."))?;
     let request: bodies::PlaceRequest = call.json()?;
-    let order = NewOrder::parse(&caller, request.user_id, request.items, request.payment_method).map_err(
-        |error| match error {
-            settle_order_core::RuleBroken::ForAnotherUser => {
-                Problem::new(Kind::Forbidden, format!("{error}."))
-            }
-            other => invalid(&other),
-        },
-    )?;
+    let order = new_order(&caller, request.user_id, request.items, request.payment_method)?;
     let claim = claim_of(&caller, "POST /v1/orders", &key, &order)?;
-    let placed = app.orders.place(&call.context, order, Some(claim)).await;
-    resume_by_traffic(app);
+    let placed = requests::place(app, call, order, Some(claim)).await;
     let placed = placed.map_err(|error| problem_of(error, call))?;
     Ok(placed_reply(&placed.order, placed.replayed))
-}
-
-pub fn key_of(call: &Call) -> Result<Option<IdempotencyKey>, Problem> {
-    call.header("idempotency-key").map(str::parse).transpose().map_err(|error| invalid(&error))
-}
-
-/// Who may repeat what: issuer, subject, route and key; the fingerprint is of the parsed request.
-pub fn claim_of(
-    caller: &Caller,
-    route: &str,
-    key: &IdempotencyKey,
-    order: &NewOrder,
-) -> Result<IdempotencyClaim, Problem> {
-    let mut scope = Sha256::new();
-    for part in [&caller.issuer, caller.subject.as_str(), route, key.as_str()] {
-        scope.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-        scope.update(part);
-    }
-    let parsed = serde_json::to_vec(order).map_err(|error| invalid(&error))?;
-    Ok(IdempotencyClaim {
-        scope: scope.finalize().into(),
-        fingerprint: Sha256::digest(parsed).into(),
-        expires_at: WORLD.now().plus(IDEMPOTENCY_LIFE),
-    })
-}
-
-/// Where no host calls recovery on a timer, the traffic does, behind the answer.
-pub fn resume_by_traffic(app: &Rc<App>) {
-    thread_local! {
-        static LAST: Cell<Timestamp> = const { Cell::new(Timestamp::from_millis(0)) };
-    }
-    let now = WORLD.now();
-    if !app.recovery_by_traffic || now.since(LAST.get()) < RESUME_BY_TRAFFIC_EVERY {
-        return;
-    }
-    LAST.set(now);
-    let app = app.clone();
-    spawn(async move {
-        // Failures are logged saga by saga; the next request tries again.
-        let _ = app.orders.resume_due(RESUME_BY_TRAFFIC).await;
-    });
 }
 
 async fn list(app: &App, call: &Call, claims: &Claims) -> Result<Reply, Problem> {
@@ -248,30 +176,4 @@ async fn resume_due(app: &App, call: &Call, claims: &Claims) -> Result<Reply, Pr
     require_operator(claims)?;
     let report = app.orders.resume_due(RESUME_MAX).await.map_err(|error| problem_of(error, call))?;
     Ok(Reply::json(200, &bodies::due_report(&report)))
-}
-
-/// The one place where an error of the domain becomes a status.
-pub fn problem_of(error: OrderError, call: &Call) -> Problem {
-    match error {
-        OrderError::NotFound => Problem::not_found(),
-        OrderError::KeyReused => {
-            Problem::new(Kind::IdempotencyKeyReused, "The Idempotency-Key was used with another request.")
-        }
-        OrderError::Illegal(status) => {
-            Problem::new(Kind::IllegalTransition, format!("The order is {}.", status.as_str()))
-        }
-        OrderError::Unavailable { reason, retry_after } => {
-            WORLD.log("warn", &reason, &call.context);
-            Problem::new(Kind::Unavailable, "Nothing was written; try again.").retry_after(retry_after)
-        }
-        OrderError::OutcomeUnknown(reason) => {
-            WORLD.log("warn", &reason, &call.context);
-            Problem::new(Kind::OutcomeUnknown, "Repeat the request with the same Idempotency-Key.")
-                .retry_after(RETRY_AFTER)
-        }
-        OrderError::Internal(reason) => {
-            WORLD.log("error", &reason, &call.context);
-            Problem::new(Kind::Internal, "The failure was logged under the correlation id.")
-        }
-    }
 }

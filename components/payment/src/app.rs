@@ -43,12 +43,13 @@ async fn make() -> Result<App, StartError> {
     let auth = Auth::from_settings(WORLD, "payment").await?;
     let database = SqlDatabase::open("payment").await?;
     SCHEMA.migrate(&database, WORLD.now()).await?;
+    let peer = PeerHeader::from_settings().await?;
     Ok(App {
         payments: Payments::new(WORLD, database, HostAcquirer),
         auth,
         compat_currency: settings::currency("compat_currency", "USD").await?,
-        peer: PeerHeader::from_settings().await?,
         open_to_loopback: settings::flag("payment_open_to_loopback").await?,
-        states: ProviderStates::from_settings().await?,
+        states: ProviderStates::from_settings(&peer).await?,
+        peer,
     })
 }

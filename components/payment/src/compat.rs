@@ -11,8 +11,8 @@ use settle_service_kit::rpc;
 use settle_service_kit::states::Change;
 use settle_types::{FailureReason, OperationKey, PaymentId, UserId};
 
-use crate::app::{self, App};
-use crate::problems::{not_ready, problem_of};
+use crate::app::{self, App, WORLD};
+use crate::problems::problem_of;
 
 pub use wire::SERVICE;
 
@@ -44,7 +44,7 @@ async fn admitted(call: &Call) -> Result<Rc<App>, Problem> {
     if call.method != http::Method::POST {
         return Err(Problem::method_not_allowed("POST"));
     }
-    let app = app::get().await.map_err(|error| not_ready(&error, call))?;
+    let app = app::get().await.map_err(|error| error.problem(&WORLD, &call.context))?;
     let trusted = app.open_to_loopback && app.peer.is_loopback(call);
     if call.header("authorization").is_some() || !trusted {
         require_operator(&app.auth.authenticate(call).await?)?;

@@ -4,16 +4,9 @@ use settle_payment_core::PaymentError;
 use settle_ports::World;
 use settle_service_kit::context;
 use settle_service_kit::http::Call;
-use settle_service_kit::instance::StartError;
 use settle_service_kit::problem::{Kind, Problem};
 
 use crate::app::WORLD;
-
-/// The service cannot work at the moment; the log says why.
-pub fn not_ready(error: &StartError, call: &Call) -> Problem {
-    WORLD.log("error", &error.to_string(), &call.context);
-    error.problem()
-}
 
 /// The one place where an error of the domain becomes a problem.
 pub fn problem_of(error: PaymentError, call: &Call) -> Problem {

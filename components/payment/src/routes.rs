@@ -14,8 +14,8 @@ use settle_service_kit::rpc::Protocol;
 use settle_service_kit::states;
 use settle_types::{FailureReason, IdempotencyKey, Money, PaymentId, UserId};
 
-use crate::app::{self, App};
-use crate::problems::{not_ready, problem_of};
+use crate::app::{self, App, WORLD};
+use crate::problems::problem_of;
 use crate::{compat, rpc};
 
 /// Payments of one order that are listed.
@@ -44,7 +44,7 @@ pub async fn route(call: Call) -> Reply {
     }
     let answered = match app::get().await {
         Ok(app) => answer(&app, &call).await,
-        Err(error) => Err(not_ready(&error, &call)),
+        Err(error) => Err(error.problem(&WORLD, &call.context)),
     };
     answered.unwrap_or_else(|problem| Reply::problem(&problem, &call.context.correlation_id))
 }

@@ -8,14 +8,14 @@ use settle_service_kit::problem::{Kind, Problem};
 use settle_service_kit::rpc::Protocol;
 use settle_types::{Currency, FailureReason, Money, OperationKey, UserId};
 
-use crate::app::{self, App};
-use crate::problems::{not_ready, problem_of};
+use crate::app::{self, App, WORLD};
+use crate::problems::problem_of;
 
 pub async fn answer(protocol: Protocol, call: &Call) -> Reply {
     let refused = |problem| protocol.reply(Err::<wire::Money, _>(problem));
     let app = match app::get().await {
         Ok(app) => app,
-        Err(error) => return refused(not_ready(&error, call)),
+        Err(error) => return refused(error.problem(&WORLD, &call.context)),
     };
     let allowed = app.auth.authenticate(call).await.and_then(|claims| require_operator(&claims));
     if let Err(problem) = allowed {

@@ -18,20 +18,13 @@ pub struct Cors {
 }
 
 /// Why a setting is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CorsError {
     /// Any page could act for the user who looks at it.
+    #[error("`*` cannot be used with credentials")]
     AnyOriginWithCredentials,
+    #[error("`{0}` is no origin like https://shop.example")]
     NotAnOrigin(String),
-}
-
-impl std::fmt::Display for CorsError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            CorsError::AnyOriginWithCredentials => f.write_str("`*` cannot be used with credentials"),
-            CorsError::NotAnOrigin(text) => write!(f, "`{text}` is no origin like https://shop.example"),
-        }
-    }
 }
 
 /// A browser's question before the request.

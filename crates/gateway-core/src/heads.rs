@@ -2,9 +2,6 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The client's address, for services that we call: they trust it from a gateway in their process only.
-pub const CLIENT_HEADER: &str = "x-settle-client";
-
 /// Of one connection (RFC 9110, section 7.6.1), and those that name the client for whoever believes it.
 const DROPPED: [&str; 15] = [
     "connection",
@@ -50,15 +47,13 @@ pub fn passed_back(headers: &HeaderMap) -> HeaderMap {
 
 /// Fields that keep a browser from doing more with an answer than it is for. A page of our own brings
 /// its own content policy.
-pub fn secured() -> [(&'static str, &'static str); 5] {
-    [
-        ("x-content-type-options", "nosniff"),
-        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
-        ("referrer-policy", "no-referrer"),
-        ("cross-origin-resource-policy", "same-origin"),
-        ("cache-control", "no-store"),
-    ]
-}
+pub const SECURED: [(&str, &str); 5] = [
+    ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cache-control", "no-store"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -7,5 +7,5 @@ mod heads;
 mod paths;
 
 pub use cors::{Cors, CorsError, Preflight};
-pub use heads::{CLIENT_HEADER, passed_back, passed_on, secured};
+pub use heads::{SECURED, passed_back, passed_on};
 pub use paths::{ROUTES, Refused, Upstream, checked, upstream_of};

@@ -1,6 +1,6 @@
 //! Who calls: the bearer token (RFC 6750), checked here, without a call for each request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ struct Fetched {
     revoked: Vec<Revoked>,
     /// When it was known to be so, and when to ask again.
     at: Timestamp,
-    ask_again_at: Timestamp,
+    ask_again_at: Cell<Timestamp>,
 }
 
 impl Auth {
@@ -95,10 +95,12 @@ impl Auth {
         let hash: [u8; 32] = Sha256::digest(token).into();
         let checked = match self.remembered(&hash, now) {
             Some(claims) => Ok(claims),
-            None => self.verify(call, &trust, token, now).await?,
+            None => {
+                let verified = self.verify(call, &trust, token, now).await?;
+                verified.inspect(|claims| self.remember(hash, claims))
+            }
         };
         let checked = checked.and_then(|claims| {
-            self.remember(hash, &claims);
             if is_revoked(&trust.revoked, &claims) { Err(TokenError::Revoked) } else { Ok(claims) }
         });
         checked.map_err(|error| {
@@ -136,7 +138,7 @@ impl Auth {
         if verified.len() >= VERIFIED_MAX {
             verified.clear();
         }
-        verified.entry(hash).or_insert_with(|| claims.clone());
+        verified.insert(hash, claims.clone());
     }
 
     async fn may_refetch(&self) -> bool {
@@ -153,7 +155,7 @@ impl Auth {
         let known = self.fetched.borrow().clone();
         if let Some(known) = &known
             && !again
-            && now < known.ask_again_at
+            && now < known.ask_again_at.get()
         {
             return Ok(known.clone());
         }
@@ -165,9 +167,8 @@ impl Auth {
                     &format!("fetching the keys: {error}; going on with those of before"),
                     context,
                 );
-                let Fetched { keys, verifier, revoked, at, .. } = &*known;
-                let (keys, verifier, revoked) = (keys.clone(), verifier.clone(), revoked.clone());
-                Ok(Fetched { keys, verifier, revoked, at: *at, ask_again_at: now.plus(TRUST_RETRY) })
+                known.ask_again_at.set(now.plus(TRUST_RETRY));
+                return Ok(known);
             }
             // The signature can be checked; what was taken back is not known yet.
             (Err(error), _) if self.fixed.is_some() => {
@@ -197,7 +198,7 @@ impl Auth {
                 Rc::new(Verifier::ed25519(&keys, &self.issuer, &names).map_err(|error| error.to_string())?)
             }
         };
-        Ok(Fetched { keys, verifier, revoked, at: now, ask_again_at: now.plus(TRUST_FRESH) })
+        Ok(Fetched { keys, verifier, revoked, at: now, ask_again_at: Cell::new(now.plus(TRUST_FRESH)) })
     }
 
     async fn fetch(&self, context: &CallContext) -> Result<Trust, String> {

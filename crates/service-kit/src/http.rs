@@ -81,7 +81,7 @@ pub struct PeerHeader(Option<String>);
 /// What the host says of a service in its own process.
 const IN_PROCESS: &str = "in-process";
 /// In which a gateway in this process names its client.
-const CLIENT_HEADER: &str = "x-settle-client";
+pub const CLIENT_HEADER: &str = "x-settle-client";
 
 impl PeerHeader {
     pub async fn from_settings() -> Result<Self, SettingError> {
@@ -335,6 +335,11 @@ impl Head {
 fn own_path<'a>(path: &'a str, service: &str) -> &'a str {
     let rest = path.strip_prefix('/').and_then(|path| path.strip_prefix(service));
     rest.filter(|rest| rest.starts_with('/')).unwrap_or(path)
+}
+
+/// The fields as WASI takes them; back by `header_map`.
+pub fn field_list(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
 }
 
 pub(crate) fn header_map(fields: Vec<(String, Vec<u8>)>) -> HeaderMap {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::thread::LocalKey;
 
-use settle_ports::{SchemaError, SqlError};
+use settle_ports::{CallContext, SchemaError, SqlError, World};
 
 use crate::problem::{Kind, Problem};
 use crate::settings::SettingError;
@@ -26,8 +26,9 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// What a client hears of it: nothing but to come back.
-    pub fn problem(&self) -> Problem {
+    /// What a client hears of it: nothing but to come back. The log says why.
+    pub fn problem(&self, world: &impl World, context: &CallContext) -> Problem {
+        world.log("error", &self.to_string(), context);
         let wait = std::time::Duration::from_secs(1);
         Problem::new(Kind::Unavailable, "The service is not ready.").retry_after(wait)
     }

@@ -62,19 +62,19 @@ where
     A: Message + Serialize,
     R: Future<Output = Result<A, Problem>>,
 {
-    if let Some(protocol) = Protocol::of(call) {
-        return match protocol.request(call) {
-            Ok(request) => protocol.reply(handle(request).await),
-            Err(problem) => protocol.refuse(&problem),
-        };
-    }
-    let answered = match call.json() {
+    let protocol = Protocol::of(call);
+    let request = match protocol {
+        Some(protocol) => protocol.request(call),
+        None => call.json(),
+    };
+    let answered = match request {
         Ok(request) => handle(request).await,
         Err(problem) => Err(problem),
     };
-    match answered {
-        Ok(answer) => Reply::json(200, &answer),
-        Err(problem) => Reply::problem(&problem, &call.context.correlation_id),
+    match (protocol, answered) {
+        (Some(protocol), answered) => protocol.reply(answered),
+        (None, Ok(answer)) => Reply::json(200, &answer),
+        (None, Err(problem)) => refuse(call, &problem),
     }
 }
 

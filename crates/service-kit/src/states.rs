@@ -34,8 +34,8 @@ impl Change {
 }
 
 impl ProviderStates {
-    pub async fn from_settings() -> Result<Self, SettingError> {
-        Ok(Self { open: settings::flag("provider_states").await?, peer: PeerHeader::from_settings().await? })
+    pub async fn from_settings(peer: &PeerHeader) -> Result<Self, SettingError> {
+        Ok(Self { open: settings::flag("provider_states").await?, peer: peer.clone() })
     }
 
     /// Answers a call of the endpoint. `set_up` makes a state; one that it does not know needs nothing.

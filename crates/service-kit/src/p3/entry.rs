@@ -18,13 +18,17 @@ where
     F: FnOnce(Call) -> R,
     R: Future<Output = Reply>,
 {
-    let head = Head {
+    let head = head_of(&request);
+    let body = read_body(request).await;
+    respond(http::answer(head, body, world, route).await)
+}
+
+pub fn head_of(request: &Request) -> Head {
+    Head {
         method: method::from_wasi(&request.get_method()),
         target: request.get_path_with_query().unwrap_or_default(),
         headers: header_map(request.get_headers().copy_all()),
-    };
-    let body = read_body(request).await;
-    respond(http::answer(head, body, world, route).await)
+    }
 }
 
 pub async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {

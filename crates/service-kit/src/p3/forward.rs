@@ -5,9 +5,9 @@ use http::{HeaderMap, Method};
 use wasip3::http::types::{ErrorCode, Fields, Request, Response};
 use wasip3::wit_future;
 
-use super::{client, entry, method};
+use super::{client, entry};
 use crate::context::CORRELATION_ID;
-use crate::http::{Call, Head, Outgoing, Reply, SendError, header_map};
+use crate::http::{Call, Outgoing, Reply, SendError, field_list, header_map};
 use crate::ports::GuestWorld;
 use crate::problem::Problem;
 
@@ -57,12 +57,7 @@ where
     F: FnOnce(Call, Body) -> R,
     R: Future<Output = Departure>,
 {
-    let head = Head {
-        method: method::from_wasi(&request.get_method()),
-        target: request.get_path_with_query().unwrap_or_default(),
-        headers: header_map(request.get_headers().copy_all()),
-    };
-    let call = head.into_call(&world);
+    let call = entry::head_of(&request).into_call(&world);
     let correlation_id = call.context.correlation_id.clone();
     match route(call, Body(request)).await.header(CORRELATION_ID, &correlation_id) {
         Departure::Own(reply) => entry::respond(reply),
@@ -70,7 +65,8 @@ where
             let internal = |what: &str| ErrorCode::InternalError(Some(what.to_owned()));
             let (_done, received) = wit_future::new(|| Ok(()));
             let (stream, trailers) = Response::consume_body(body, received);
-            let fields = fields_of(&headers).map_err(|_| internal("a header of an answer is not valid"))?;
+            let fields = Fields::from_list(&field_list(&headers))
+                .map_err(|_| internal("a header of an answer is not valid"))?;
             let (response, _sent) = Response::new(fields, Some(stream), trailers);
             response.set_status_code(status).map_err(|()| internal("a status is not valid"))?;
             Ok(response)
@@ -98,9 +94,4 @@ pub async fn pass_on(outgoing: Outgoing<'_>, body: Body) -> Result<Departure, Se
     let response = wasip3::http::client::send(request).await.map_err(client::send_error)?;
     let headers = header_map(response.get_headers().copy_all());
     Ok(Departure::Passed { status: response.get_status_code(), headers, body: response })
-}
-
-fn fields_of(headers: &HeaderMap) -> Result<Fields, ()> {
-    let list = headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-    Fields::from_list(&list.collect::<Vec<_>>()).map_err(|_| ())
 }
