@@ -149,14 +149,7 @@ async fn callers(host: &Host, row: usize) -> Callers {
     let owner = host.edge().register(&format!("owner-{row}")).await;
     let other = host.edge().register(&format!("other-{row}")).await;
     let admin = host.edge().admin().await;
-    let secrets = std::fs::read_to_string(host.data.join("secrets.env")).unwrap();
-    let secret = secrets.lines().find_map(|line| line.strip_prefix("order_client_secret=")).unwrap();
-    let form =
-        format!("grant_type=client_credentials&client_id=order&client_secret={secret}&audience=payment");
-    let headers = [("content-type", "application/x-www-form-urlencoded")];
-    let url = format!("{}/oauth/token", host.url("identity"));
-    let service = host.client().send(Method::POST, &url, &headers, form).await.unwrap();
-    let service = host.edge().with_token(service.json()["access_token"].as_str().unwrap());
+    let service = host.edge().with_token(&host.service_token().await);
     let placed = owner.place("first", &one_item("book", 500)).await.json();
     Callers {
         owner: placed["user_id"].as_str().unwrap().to_owned(),

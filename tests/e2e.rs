@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::{Value, json};
 use settle_tests::acquirer_ledger::{charges, violations};
 use settle_tests::client::{Client, is_open, one_item, one_item_by};
-use settle_tests::host::Host;
+use settle_tests::host::{Host, OLDER_TOKENS};
 
 async fn shop(args: &[&str]) -> (Host, Client) {
     let host = Host::start(args);
@@ -257,18 +257,7 @@ async fn an_unreachable_payment_service_opens_the_breaker_and_loses_nothing() {
 
 #[tokio::test]
 async fn hs256_is_selectable_for_clients_of_the_older_system() {
-    let secret = "token_secret=0123456789abcdef0123456789abcdef";
-    let set = [
-        "--set",
-        "token_algorithm=HS256",
-        "--set",
-        secret,
-        "--set",
-        "token_issuer=IdentityService",
-        "--set",
-        "token_audience=MicroserviceApp",
-    ];
-    let (_host, client) = shop(&set).await;
+    let (_host, client) = shop(&OLDER_TOKENS).await;
     let head = client.token.split('.').next().unwrap();
     use base64::Engine as _;
     let head = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(head).unwrap();

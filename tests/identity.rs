@@ -2,14 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use settle_tests::client::{Answer, Client};
-use settle_tests::host::Host;
+use settle_tests::host::{Host, OLDER_TOKENS};
 
 /// How long a token that was taken back may still be good at other services, and time for a slow machine.
 const REVOKED_WITHIN: Duration = Duration::from_secs(25);
@@ -222,19 +221,13 @@ async fn no_secret_is_told() {
 
 // ---- keys ----
 
-fn key_of(data: &Path) -> String {
-    let text = std::fs::read_to_string(data.join("secrets.env")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("token_signing_key=")).unwrap();
-    line.to_owned()
-}
-
 #[tokio::test]
 async fn two_keys_are_live_during_a_rotation() {
     let data = tempfile::tempdir().unwrap();
     let mut host = Host::start_in(data.path(), &[]);
     let old = host.client().register("alice").await;
     host.terminate();
-    let (new_key, old_key) = (URL_SAFE_NO_PAD.encode([7; 32]), key_of(data.path()));
+    let (new_key, old_key) = (URL_SAFE_NO_PAD.encode([7; 32]), host.secret("token_signing_key"));
     let new_key = format!("token_signing_key={new_key}");
     let (rotated, previous) = (["--set", new_key.as_str()], format!("token_previous_key={old_key}"));
     let mut host = Host::start_in(data.path(), &[&rotated[..], &["--set", previous.as_str()]].concat());
@@ -251,17 +244,7 @@ async fn two_keys_are_live_during_a_rotation() {
 
 #[tokio::test]
 async fn the_described_system_s_tokens_can_be_had() {
-    let secret = "token_secret=0123456789abcdef0123456789abcdef";
-    let host = Host::start(&[
-        "--set",
-        "token_algorithm=HS256",
-        "--set",
-        secret,
-        "--set",
-        "token_issuer=IdentityService",
-        "--set",
-        "token_audience=MicroserviceApp",
-    ]);
+    let host = Host::start(&OLDER_TOKENS);
     let admin = host.edge().admin().await;
     let claims = claims_of(&admin.token);
     assert_eq!(

@@ -169,20 +169,7 @@ async fn tokens_that_are_not_ours_are_refused() {
     let public = URL_SAFE_NO_PAD.decode(jwks["keys"][0]["x"].as_str().unwrap()).unwrap();
     let mut older = claims.clone();
     older["exp"] = json!(1);
-    let service = client
-        .send(
-            Method::POST,
-            &format!("{}/oauth/token", client.identity),
-            &[("content-type", "application/x-www-form-urlencoded")],
-            format!(
-                "grant_type=client_credentials&client_id=order&client_secret={}&audience=payment",
-                secret(&host)
-            ),
-        )
-        .await
-        .unwrap();
-    assert_eq!(service.status, 200, "{service:?}");
-    let service = service.json()["access_token"].as_str().unwrap().to_owned();
+    let service = host.service_token().await;
     let tokens = [
         ("no signature", format!("{}.{}.", parts[0], parts[1])),
         ("alg none", format!("{}.{}.", segment(&json!({ "alg": "none" })), parts[1])),
@@ -208,12 +195,6 @@ async fn tokens_that_are_not_ours_are_refused() {
         assert_eq!((answer.status, answer.problem().as_str()), (401, "wrong-credentials"), "{username}");
     }
     assert!(!host.log().contains(&client.token), "a token is in the log");
-}
-
-fn secret(host: &Host) -> String {
-    let secrets = std::fs::read_to_string(host.data.join("secrets.env")).unwrap();
-    let line = secrets.lines().find_map(|line| line.strip_prefix("order_client_secret=")).unwrap();
-    line.to_owned()
 }
 
 /// A token signed by HMAC with any key, as an attacker would.

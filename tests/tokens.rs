@@ -33,9 +33,8 @@ fn decoded(part: &str) -> Value {
 
 impl Forge {
     fn of(host: &Host, token: &str) -> Self {
-        let secrets = std::fs::read_to_string(host.data.join("secrets.env")).unwrap();
-        let seed = secrets.lines().find_map(|line| line.strip_prefix("token_signing_key=")).unwrap();
-        let seed: [u8; 32] = URL_SAFE_NO_PAD.decode(seed).unwrap().try_into().unwrap();
+        let seed: [u8; 32] =
+            URL_SAFE_NO_PAD.decode(host.secret("token_signing_key")).unwrap().try_into().unwrap();
         let key = SigningKey::from_bytes(&seed);
         let parts: Vec<&str> = token.split('.').collect();
         let (head, claims) = (decoded(parts[0]), decoded(parts[1]));

