@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
-use settle_tests::client::{Client, one_item};
-use settle_tests::host::Host;
+use settle_tests::client::{Client, one_item, one_item_by};
+use settle_tests::host::{Host, manifest_with};
 
 fn gateway(host: &Host) -> String {
     host.url("gateway")
@@ -203,4 +203,72 @@ async fn a_service_that_does_not_answer_is_left_alone_for_a_while() {
     assert!(wait > 20, "{wait}");
     assert!(host.log().contains("Circuit breaker OPEN for payment"), "{}", host.log());
     assert_eq!(admin.get(&format!("{}/v1/orders", gateway(&host))).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_service_over_its_capacity_refuses_some_and_is_not_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest_with(folder.path(), |text| {
+        text.replace("databases = [\"order\"]", "databases = [\"order\"]\nconcurrent = 1\nwaiting = 0")
+    });
+    let host = Host::start(&["--manifest", manifest.to_str().unwrap()]);
+    let client = host.edge().register("alice").await;
+    let slow = |number: u32| {
+        let client = client.clone();
+        let body = one_item_by("book", 1250, "sim:delay:800");
+        tokio::spawn(async move { client.place(&format!("k{number}"), &body).await })
+    };
+    let answers: Vec<_> = (0..30).map(slow).collect();
+    let mut refused = 0;
+    for answer in answers {
+        let answer = answer.await.unwrap();
+        if answer.status != 201 {
+            assert_eq!((answer.status, answer.problem().as_str()), (503, "unavailable"));
+            refused += 1;
+        }
+    }
+    assert!(refused >= 25, "{refused} of 30 were refused");
+    let health = client.get(&format!("{}/health", gateway(&host))).await.json();
+    assert_eq!(health["details"]["order"], json!({ "ready": true, "breaker": "closed" }));
+    assert_eq!(client.place("later", &one_item("book", 1250)).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_end_has_asked_nothing_and_after_it_gets_its_order() {
+    let host = Host::start(&[]);
+    let alice = host.edge().register("alice").await;
+    let body = one_item_by("book", 1250, "sim:delay:400").to_string();
+    let whole = format!(
+        "POST /v1/orders HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\nContent-Type: application/json\r\nIdempotency-Key: left\r\nContent-Length: {}\r\n\r\n{body}",
+        alice.token,
+        body.len()
+    );
+    let leave_after = async |bytes: usize| {
+        let mut stream = TcpStream::connect(gateway(&host).trim_start_matches("http://")).unwrap();
+        stream.write_all(&whole.as_bytes()[..bytes]).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let placed = async || {
+        let page = alice.get(&format!("{}/v1/orders", gateway(&host))).await.json();
+        page["data"].as_array().unwrap().clone()
+    };
+    for bytes in [20, whole.len() - body.len(), whole.len() - 1] {
+        leave_after(bytes).await;
+        assert!(placed().await.is_empty(), "{bytes} of {}", whole.len());
+    }
+    leave_after(whole.len()).await;
+    let orders = placed().await;
+    let id = orders[0]["id"].as_str().unwrap();
+    assert_eq!(alice.settled(id).await["status"], "completed");
+    // The key finds it.
+    let again = alice
+        .send(
+            Method::POST,
+            &format!("{}/v1/orders", gateway(&host)),
+            &[("content-type", "application/json"), ("idempotency-key", "left")],
+            body.clone(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(again.json()["id"].as_str(), Some(id));
 }

@@ -9,26 +9,13 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use settle_tests::acquirer_ledger::{orders, violations};
 use settle_tests::client::{Client, one_item, one_item_by};
-use settle_tests::host::{Host, binary, command, component, probe_manifest, root};
+use settle_tests::host::{Host, binary, command, manifest_with, probe_manifest, root};
 
 /// Starts a host that must fail, and answers what it says.
 fn failure(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(!output.status.success(), "it started");
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn manifest_with(folder: &Path, change: impl Fn(String) -> String) -> std::path::PathBuf {
-    let text = std::fs::read_to_string(root().join("spin.toml")).unwrap();
-    // Paths stay relative to the repository.
-    let absolute = text.replace("target/wasm32-wasip2/component/settle_", &prefix());
-    let path = folder.join("spin.toml");
-    std::fs::write(&path, change(absolute)).unwrap();
-    path
-}
-
-fn prefix() -> String {
-    component("order").display().to_string().replace("order.wasm", "")
 }
 
 #[test]

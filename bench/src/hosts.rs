@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 use settle_tests::client::{Client, one_item};
 use settle_tests::runners::CELLS;
 
-use crate::phase::{Phase, fsyncs, header, median, place_orders, show};
+use crate::drive::{Target, closed};
+use crate::phase::{Phase, fsyncs, header, median, show};
 
 pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
     let mut hosts = Vec::new();
@@ -29,7 +30,7 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
             let read = read_orders(&client, round, phase).await?;
             show(round, &format!("{name}, read"), &read);
             reads.push(read);
-            let order = place_orders(&[client], 1, round, phase).await?;
+            let order = closed(&[Target::orders(&client)?], 1, &round.to_string(), phase).await?;
             show(round, &format!("{name}, order"), &order);
             orders.push(order);
         }

@@ -25,7 +25,9 @@ pub fn run(args: &[String]) -> Result<()> {
         let ways = if has("--both") && profile != "grpc" { &["gateway", "order"][..] } else { &["gateway"] };
         for way in ways {
             let mut k6 = Command::new(target().join("load-tools/bin/k6"));
-            k6.args(["run", "--quiet", "--no-usage-report", "tests/load/profiles.js"]);
+            // Clients have addresses of their own.
+            k6.args(["run", "--quiet", "--no-usage-report", "--local-ips", "127.0.1.1-127.0.1.20"]);
+            k6.arg("tests/load/profiles.js");
             k6.env("PROFILE", profile).env("SHORT", if has("--short") { "1" } else { "0" });
             k6.env("THRESHOLDS", if has("--described") { "described" } else { "ours" });
             k6.env("GATEWAY", host.url("gateway")).env("GRPC", host.url("gateway_grpc"));

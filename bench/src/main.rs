@@ -1,12 +1,14 @@
-//! `cargo xtask bench [orders|postgres|hosts] [ROUNDS] [SECONDS]`: figures, side by side; and
+//! `cargo xtask bench [orders|postgres|hosts|overload] [ROUNDS] [SECONDS]`: figures, side by side; and
 //! `cargo xtask load PROFILE`, which lets k6 do it.
 //!
 //! Rounds interleave what is compared, and the disk's fsync rate is measured in each. The order
 //! path is the shipped binary with its default settings.
 
+mod drive;
 mod hosts;
 mod load;
 mod orders;
+mod overload;
 mod phase;
 mod postgres;
 
@@ -25,11 +27,12 @@ async fn main() -> Result<()> {
     let mut numbers = args.iter().map(|text| text.parse::<u32>().with_context(|| format!("`{text}`")));
     let rounds = numbers.next().transpose()?.unwrap_or(5);
     let phase = Duration::from_secs(numbers.next().transpose()?.unwrap_or(3).into());
-    let folder = tempfile::Builder::new().prefix("settle-bench").tempdir_in(".")?;
+    let folder = tempfile::Builder::new().prefix("settle-bench").tempdir_in(settle_tests::host::target())?;
     match what.as_str() {
         "orders" => orders::run(folder.path(), rounds, phase).await,
         "postgres" => postgres::run(folder.path(), rounds, phase).await,
         "hosts" => hosts::run(folder.path(), rounds, phase).await,
-        other => bail!("there is no bench `{other}`: orders, postgres, hosts"),
+        "overload" => overload::run(folder.path(), rounds, phase).await,
+        other => bail!("there is no bench `{other}`: orders, postgres, hosts, overload"),
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use settle_tests::host::Host;
 
-use crate::phase::{fsyncs, header, median, millis, place_orders, rss_megabytes, show};
+use crate::drive::{Target, closed};
+use crate::phase::{fsyncs, header, median, millis, rss_megabytes, show};
 
 const CLIENTS: [u32; 2] = [1, 64];
 
@@ -16,7 +17,7 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
     let host = Host::start_in(folder, &[]);
     println!("start to ready, warm cache: {:.1} ms", millis(started.elapsed()));
     println!("rss idle: {:.1} MB", rss_megabytes(host.pid())?);
-    let client = [host.client().admin().await];
+    let target = [Target::orders(&host.client().admin().await)?];
     let (mut syncs, mut orders) = (Vec::new(), CLIENTS.map(|_| Vec::new()));
     header();
     for round in 1..=rounds {
@@ -25,7 +26,7 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
         let length = sync.at(0.5);
         syncs.push(sync);
         for (clients, done) in CLIENTS.iter().zip(orders.iter_mut()) {
-            let measured = place_orders(&client, *clients, round, phase).await?;
+            let measured = closed(&target, *clients, &format!("{round}-{clients}"), phase).await?;
             show(round, &format!("{clients} clients"), &measured);
             if *clients == 1 {
                 let goal = length.mul_f64(2.5) + Duration::from_millis(1);

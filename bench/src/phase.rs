@@ -6,8 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use settle_tests::client::{Client, one_item};
+use anyhow::{Context, Result};
 
 const FSYNC_BYTES: usize = 8192;
 
@@ -78,34 +77,6 @@ pub fn fsyncs(folder: &Path, time: Duration) -> Result<Phase> {
         latencies.push(begun.elapsed());
     }
     fs::remove_file(path)?;
-    Ok(Phase::new(latencies, started.elapsed()))
-}
-
-/// Every shopper places one order after the other at its host, the hosts in turn.
-pub async fn place_orders(hosts: &[Client], clients: u32, round: u32, time: Duration) -> Result<Phase> {
-    let (started, hosts_count) = (Instant::now(), hosts.len());
-    let shoppers: Vec<_> = (0..clients)
-        .zip(hosts.iter().cycle().cloned())
-        .map(|(number, client)| {
-            tokio::spawn(async move {
-                let (body, mut latencies) = (one_item("book", 1250), Vec::new());
-                while started.elapsed() < time {
-                    let key = format!("{round}-{clients}-{hosts_count}-{number}-{}", latencies.len());
-                    let begun = Instant::now();
-                    let answer = client.place(&key, &body).await;
-                    if answer.status != 201 {
-                        bail!("an order was answered with {}: {:?}", answer.status, answer.json());
-                    }
-                    latencies.push(begun.elapsed());
-                }
-                Ok(latencies)
-            })
-        })
-        .collect();
-    let mut latencies = Vec::new();
-    for shopper in shoppers {
-        latencies.extend(shopper.await??);
-    }
     Ok(Phase::new(latencies, started.elapsed()))
 }
 

@@ -10,7 +10,8 @@ use settle_tests::host::Host;
 use settle_tests::postgres::{Server, program};
 use settle_tests::runners::SECRETS;
 
-use crate::phase::{fsyncs, header, median, middle, place_orders, show};
+use crate::drive::{Target, closed};
+use crate::phase::{fsyncs, header, median, middle, show};
 
 const COMMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/commits.sql");
 const CLIENTS: [u32; 2] = [1, 64];
@@ -34,9 +35,9 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
     };
     let (one, two) = (start("one")?, start("two")?);
     let first = one.client().admin().await;
-    let clients = [first.clone(), two.client().with_token(&first.token)];
+    let targets = [Target::orders(&first)?, Target::orders(&two.client().with_token(&first.token))?];
     // The acquirer simulator makes its tables when it is first asked.
-    place_orders(&clients, 2, 0, Duration::from_secs(1)).await?;
+    closed(&targets, 2, "first", Duration::from_secs(1)).await?;
     let (mut syncs, mut tps) = (Vec::new(), CLIENTS.map(|_| Vec::new()));
     let mut orders = CLIENTS.map(|_| [Vec::new(), Vec::new()]);
     header();
@@ -50,8 +51,8 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
             tps.push(rate);
             let hosts = [(1, "one host"), (2, "two hosts")];
             for ((hosts, name), done) in hosts.into_iter().zip(orders.iter_mut()) {
-                let used = clients.get(..hosts).unwrap_or(&clients);
-                let measured = place_orders(used, *count, round, phase).await?;
+                let used = targets.get(..hosts).unwrap_or(&targets);
+                let measured = closed(used, *count, &format!("{round}-{count}-{hosts}"), phase).await?;
                 show(round, &format!("{name}, {count} clients"), &measured);
                 done.push(measured);
             }

@@ -97,7 +97,8 @@ pub struct ComponentLimits {
     /// Components that are plugged into its imports. (`dependencies` are for Spin: they bring
     /// what this host has itself.)
     pub plugs: Vec<String>,
-    /// Requests at once.
+    /// Requests at once. More keep processors busy while others wait for slow services; too many
+    /// cost more than they bring.
     pub concurrent: usize,
     /// Requests that may wait for a place.
     pub waiting: usize,
@@ -107,7 +108,7 @@ pub struct ComponentLimits {
 
 impl Default for ComponentLimits {
     fn default() -> Self {
-        Self { databases: Vec::new(), plugs: Vec::new(), concurrent: 256, waiting: 256, recovery: false }
+        Self { databases: Vec::new(), plugs: Vec::new(), concurrent: 128, waiting: 384, recovery: false }
     }
 }
 

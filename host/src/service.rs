@@ -105,6 +105,11 @@ impl Service {
         })
     }
 
+    /// Whether a request that comes now is refused.
+    pub fn is_full(&self) -> bool {
+        self.places.available_permits() == 0 && self.waiting.load(Ordering::Relaxed) >= self.capacity.waiting
+    }
+
     /// Lets an instance answer a request.
     pub async fn call(&self, request: http::Request<WasiBody>) -> Result<http::Response<WasiBody>, Refusal> {
         let _place = self.place().await?;

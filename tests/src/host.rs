@@ -51,6 +51,16 @@ pub fn probe_manifest(folder: &Path) -> PathBuf {
     path
 }
 
+/// The application's manifest with a change, in another folder.
+pub fn manifest_with(folder: &Path, change: impl Fn(String) -> String) -> PathBuf {
+    let text = std::fs::read_to_string(root().join("spin.toml")).unwrap();
+    let prefix = component("order").display().to_string().replace("order.wasm", "");
+    let absolute = text.replace("target/wasm32-wasip2/component/settle_", &prefix);
+    let path = folder.join("spin.toml");
+    std::fs::write(&path, change(absolute)).unwrap();
+    path
+}
+
 /// The digest of a component's file, in hex.
 pub fn digest(name: &str) -> String {
     digest_of(&component(name))

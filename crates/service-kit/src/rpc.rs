@@ -137,6 +137,7 @@ impl From<SendError> for CallError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::NotSent(reason) => CallError::NotSent(reason),
+            SendError::Busy => CallError::NotSent(error.to_string()),
             SendError::OutcomeUnknown(reason) => CallError::OutcomeUnknown(reason),
         }
     }

@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
@@ -28,6 +28,11 @@ const CONNECTIONS_MAX: usize = 4096;
 const HEADER_TIME_MAX: Duration = Duration::from_secs(5);
 /// Requests on one HTTP/2 connection at once.
 const STREAMS_MAX: u32 = 256;
+/// Refusals of one listener a second that are told at once. Each costs some 5 % of what an order costs:
+/// in a flood, the orders would have to pay for them.
+const REFUSALS_PER_SECOND: u32 = 1000;
+/// Longest time that a refusal waits for its turn.
+const REFUSAL_TIME_MAX: Duration = Duration::from_secs(1);
 /// Wait after an accept that failed (out of file descriptors, say).
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -41,6 +46,7 @@ pub async fn serve(
     let graceful = GracefulShutdown::new();
     let builder = Arc::new(builder());
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let refusals = Arc::new(Pace::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -54,10 +60,10 @@ pub async fn serve(
         let Ok(place) = places.clone().try_acquire_owned() else {
             continue; // over the limit: the connection closes
         };
-        let (service, builder) = (service.clone(), builder.clone());
+        let (service, builder, refusals) = (service.clone(), builder.clone(), refusals.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
-            let connection = connection(&builder, stream, peer, service);
+            let connection = connection(&builder, stream, peer, service, refusals);
             // Err: the client broke the protocol or went away.
             let _ = watcher.watch(connection).await;
             drop(place);
@@ -88,13 +94,21 @@ fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     service: Arc<Service>,
+    refusals: Arc<Pace>,
 ) -> impl hyper_util::server::graceful::GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + use<>
 {
     // Err: the client is gone already; the connection will say so.
     let _ = stream.set_nodelay(true);
     let answer = service_fn(move |request| {
-        let service = service.clone();
-        async move { Ok::<_, Infallible>(answer(&service, request, peer).await) }
+        let (service, refusals) = (service.clone(), refusals.clone());
+        async move {
+            // Before any work: there may be many.
+            if service.is_full() {
+                tokio::time::sleep(refusals.wait(Instant::now())).await;
+                return Ok(refuse(&Refusal::Busy, &service.name));
+            }
+            Ok::<_, Infallible>(answer(&service, request, peer).await)
+        }
     });
     builder.serve_connection(TokioIo::new(stream), answer).into_owned()
 }
@@ -115,6 +129,27 @@ async fn answer(service: &Service, request: Request<Incoming>, peer: SocketAddr)
     match service.call(request).await {
         Ok(response) => response,
         Err(refusal) => refuse(&refusal, &service.name),
+    }
+}
+
+/// Gives each refusal its turn.
+#[derive(Default)]
+struct Pace {
+    /// When the turn after the last given one begins.
+    next: Mutex<Option<Instant>>,
+}
+
+impl Pace {
+    /// How long a refusal waits that is due `now`.
+    fn wait(&self, now: Instant) -> Duration {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = next.unwrap_or(now).max(now);
+        let wait = turn.duration_since(now);
+        if wait >= REFUSAL_TIME_MAX {
+            return REFUSAL_TIME_MAX;
+        }
+        *next = Some(turn + Duration::from_secs(1) / REFUSALS_PER_SECOND);
+        wait
     }
 }
 
@@ -189,4 +224,21 @@ fn problem(status: StatusCode, name: &str, detail: &str) -> Response<WasiBody> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_at_once_or_in_turn_and_always_in_time() {
+        let (pace, start) = (Pace::default(), Instant::now());
+        assert_eq!(pace.wait(start), Duration::ZERO);
+        assert_eq!(pace.wait(start), Duration::from_millis(1));
+        let calm = start + Duration::from_secs(5);
+        assert_eq!(pace.wait(calm), Duration::ZERO, "unused turns are not saved, nor owed");
+        let waits: Vec<_> = (0..5000).map(|_| pace.wait(calm)).collect();
+        assert_eq!(waits.iter().max(), Some(&REFUSAL_TIME_MAX));
+        assert!(waits.is_sorted());
+    }
 }
