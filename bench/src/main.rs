@@ -1,17 +1,23 @@
-//! `cargo xtask bench [orders|postgres|hosts|overload] [ROUNDS] [SECONDS]`: figures, side by side; and
-//! `cargo xtask load PROFILE`, which lets k6 do it.
+//! `cargo xtask bench`: figures, side by side; and `cargo xtask load PROFILE`, which lets k6 do it.
 //!
 //! Rounds interleave what is compared, and the disk's fsync rate is measured in each. The order
 //! path is the shipped binary with its default settings.
 
+mod contender;
 mod drive;
+mod growth;
 mod hosts;
 mod load;
 mod orders;
 mod overload;
 mod phase;
+mod plot;
 mod postgres;
+mod report;
+mod saga;
+mod start;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -22,17 +28,37 @@ async fn main() -> Result<()> {
     if args.first().is_some_and(|first| first == "load") {
         return load::run(args.get(1..).unwrap_or_default());
     }
-    let named = args.first().is_some_and(|first| first.parse::<u32>().is_err());
-    let what = if named { args.remove(0) } else { "orders".to_owned() };
+    let folder = tempfile::Builder::new().prefix("settle-bench").tempdir_in(settle_tests::host::target())?;
+    let flag = |flag: &str| args.iter().any(|arg| arg == flag);
+    if args.first().is_none_or(|first| first.starts_with("--")) {
+        return everything(folder.path(), flag("--quick"), flag("--million")).await;
+    }
+    let what = args.remove(0);
     let mut numbers = args.iter().map(|text| text.parse::<u32>().with_context(|| format!("`{text}`")));
     let rounds = numbers.next().transpose()?.unwrap_or(5);
     let phase = Duration::from_secs(numbers.next().transpose()?.unwrap_or(3).into());
-    let folder = tempfile::Builder::new().prefix("settle-bench").tempdir_in(settle_tests::host::target())?;
     match what.as_str() {
         "orders" => orders::run(folder.path(), rounds, phase).await,
         "postgres" => postgres::run(folder.path(), rounds, phase).await,
         "hosts" => hosts::run(folder.path(), rounds, phase).await,
         "overload" => overload::run(folder.path(), rounds, phase).await,
-        other => bail!("there is no bench `{other}`: orders, postgres, hosts, overload"),
+        "growth" => growth::run(folder.path(), 1_000_000).await.map(drop),
+        other => bail!("there is no bench `{other}`: orders, postgres, hosts, overload, growth"),
     }
+}
+
+/// The report. Quick: under ten minutes.
+async fn everything(folder: &Path, quick: bool, million: bool) -> Result<()> {
+    let (rounds, seconds, clients): (_, _, &[u32]) =
+        if quick { (5, 2, &[1, 64]) } else { (5, 4, &[1, 16, 64, 256]) };
+    let saga = saga::run(folder, rounds, Duration::from_secs(seconds), clients).await?;
+    let start = start::run(folder, 7).await?;
+    let growth = match (quick, million) {
+        (true, _) => Err("too long for a quick run".to_owned()),
+        (false, million) => {
+            let most = if million { 1_000_000 } else { 100_000 };
+            Ok(growth::run(folder, most).await?)
+        }
+    };
+    report::write(&report::Measured { saga, start, growth, rounds, phase_seconds: seconds })
 }

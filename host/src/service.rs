@@ -23,7 +23,7 @@ use wasmtime_wasi_http::{Error, WasiBody, WasiHttpView as _};
 
 use crate::guest::{Ctx, Grants};
 use crate::http::outbound::{Answer, Local};
-use crate::world::World;
+use crate::world::{Fuel, World};
 
 /// Time that a request may take here; services answer within their own, shorter deadline.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(12);
@@ -176,6 +176,10 @@ fn error_of(refusal: Refusal) -> Error {
 fn new_store(engine: &Engine, grants: &Grants) -> Store<Ctx> {
     let mut store = Store::new(engine, Ctx::new(grants));
     store.limiter(|ctx| &mut ctx.store_limits);
+    if grants.world.fuel().is_some() {
+        // Err: the engine counts none, and then nothing is noted.
+        let _ = store.set_fuel(Fuel::FULL);
+    }
     // A thread advances the epoch; a busy guest yields to the others at each tick.
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
@@ -225,10 +229,15 @@ impl WorkerState for Worker {
 
     fn on_request_start(
         &self,
-        _: StoreContextMut<'_, Ctx>,
+        store: StoreContextMut<'_, Ctx>,
         (): (),
         _: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        if let Some(fuel) = self.world.fuel()
+            && let Ok(left) = store.get_fuel()
+        {
+            fuel.note(&self.name, left);
+        }
         Box::pin(tokio::time::sleep(REQUEST_TIME_MAX))
     }
 

@@ -2,6 +2,7 @@
 
 mod campaign;
 mod checker;
+mod cost;
 mod matrix;
 mod run;
 mod shrink;
@@ -54,6 +55,9 @@ struct Cli {
     /// Crashes at every host call of every path (`single`), and again in the recovery (`pairs`).
     #[arg(long, value_parser = ["single", "pairs"])]
     matrix: Option<String>,
+    /// What one completed order costs, in counts that do not depend on the machine, as JSON.
+    #[arg(long)]
+    cost: bool,
     /// With --matrix: every case, a line each.
     #[arg(long)]
     list: bool,
@@ -102,6 +106,11 @@ fn start(cli: &Cli) -> Result<bool> {
         bail!("at least one host and one order");
     }
     std::fs::create_dir_all(&cli.cache).with_context(|| cli.cache.display().to_string())?;
+    if cli.cost {
+        let application = Application::load_counting(&cli.manifest, &cli.cache)?;
+        println!("{:#}", serde_json::to_value(cost::cost(Arc::new(application))?)?);
+        return Ok(true);
+    }
     let application = Arc::new(Application::load(&cli.manifest, &cli.cache)?);
     if let Some(kind) = &cli.matrix {
         return crash_matrix(&application, kind == "pairs", cli);

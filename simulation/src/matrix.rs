@@ -143,7 +143,7 @@ async fn run_in_world(application: Arc<Application>, path: &Path, crashes: Vec<C
 }
 
 /// Asks until there is an answer that a client can use.
-async fn ask(
+pub async fn ask(
     shop: &Shop,
     key: &str,
     method: http::Method,

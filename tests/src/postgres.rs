@@ -75,6 +75,11 @@ impl Server {
         format!("postgres://postgres:{}@127.0.0.1:{}/{database}", PASSWORD.replace(' ', "%20"), self.port)
     }
 
+    /// The first of its processes.
+    pub fn pid(&self) -> u32 {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner).id()
+    }
+
     /// A new, empty database; answers its URL.
     pub async fn database(&self) -> String {
         let name = format!("test_{}", unique().replace('-', "_"));

@@ -45,6 +45,21 @@ pub fn all() -> Result<PathBuf> {
     Ok(env::current_dir()?.join(target_dir()).join("release/settle"))
 }
 
+/// What `bench` compares us with.
+pub fn bench_contenders(all: bool) -> Result<()> {
+    let mut ours = Command::new("cargo");
+    check(ours.args(["build", "--release", "-p", "settle-bench", "--bins"]))?;
+    if !all {
+        return Ok(());
+    }
+    let mut restate = Command::new("cargo");
+    restate.args(["build", "--release", "--locked", "--manifest-path", "bench/peers/restate-rust/Cargo.toml"]);
+    check(restate.arg("--target-dir").arg(target_dir().join("restate-rust")))?;
+    let mut npm = Command::new("npm");
+    npm.args(["ci", "--no-audit", "--no-fund"]).current_dir("bench/peers/restate-typescript");
+    check(&mut npm)
+}
+
 /// The packages that run on this machine: all but the guests.
 pub fn natives() -> Vec<&'static str> {
     let excluded = GUESTS.iter().flat_map(|guest| ["--exclude", guest]);

@@ -37,10 +37,11 @@ const HELP: &str = "cargo xtask COMMAND
   mutants [NAME]    break one rule of the saga after the other: the simulator must notice each
   publish PREFIX [TAG]
                     push the components to an OCI registry, e.g. registry.example/settle
-  bench [orders|postgres|hosts|overload] [ROUNDS] [SECONDS]
-                    orders per second and latency beside the disk's fsync rate: of the host itself,
-                    of one and two on PostgreSQL beside pgbench, of every host beside the others,
-                    of a host that is asked for ten times what it can
+  bench [--quick] [--million]
+                    what an order costs, beside Restate, PostgreSQL by hand and the native cores: bench/REPORT.md
+  bench orders|postgres|hosts|overload|growth [ROUNDS] [SECONDS]
+                    one thing: the host itself, one and two hosts beside pgbench, every host,
+                    ten times what a host can, a database that grows
   load [smoke|load|stress|spike|grpc|all] [--short] [--both] [--described]
                     k6 against a host of its own, through the gateway (and past it)
   pact --file F --provider payment|identity|order --base URL [--token T]
@@ -94,6 +95,7 @@ fn run(args: &[String]) -> Result<()> {
         }
         "bench" => {
             build::all()?;
+            build::bench_contenders(rest.first().is_none_or(|first| first.starts_with("--")))?;
             if rest.first() == Some(&"hosts") {
                 build::for_every_host()?;
                 install_wasmcloud()?;
@@ -260,7 +262,8 @@ fn deny() -> Result<()> {
         install.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root"]).arg(root);
         check(&mut install)?;
     }
-    check(Command::new(tool).args(["check", "advisories", "licenses", "bans", "sources"]))
+    check(Command::new(&tool).args(["check", "licenses", "bans", "sources"]))?;
+    check(Command::new(&tool).args(["check", "advisories"])) // asks the network
 }
 
 fn cargo(args: &[&str]) -> Result<()> {

@@ -86,7 +86,7 @@ impl Ledger {
         major.saturating_mul(10_i64.saturating_pow(u32::from(exponent)))
     }
 
-    /// Counts a call in one column and answers the row after it. An unknown key gets a `new` row
+    /// Writes to one key's row and answers it after that. An unknown key gets a `new` row
     /// when `amount` is given.
     async fn count(&self, statement: Statement) -> Result<Option<Charge>, Error> {
         let done = self.database.execute(vec![statement], Durability::Relaxed).await.map_err(unreachable)?;
@@ -118,11 +118,14 @@ impl Ledger {
         {
             return Ok(ChargeOutcome::DifferentAmount);
         }
-        self.decide(key, &charge, fault).await?;
+        let decided = self.decide(key, &charge, fault).await?;
         if matches!(fault, Fault::LostAnswer(times) if charge.charge_calls <= times) {
             return Err(lost("simulated"));
         }
-        let decided = self.find(key).await?.ok_or_else(|| lost("no row"))?;
+        let decided = match decided {
+            Some(decided) => decided,
+            None => self.find(key).await?.ok_or_else(|| lost("no row"))?,
+        };
         Ok(match decided.state.as_str() {
             "taken" if decided.returned == decided.captured => ChargeOutcome::Voided,
             "taken" => ChargeOutcome::Approved,
@@ -133,22 +136,28 @@ impl Ledger {
         })
     }
 
-    /// Decides a new charge, once: the state is the guard, so a void that came first wins.
-    async fn decide(&self, key: &str, charge: &Charge, fault: Fault) -> Result<(), Error> {
+    /// Decides a new charge, once, and answers the row after it: the state is the guard, so a void
+    /// that came first wins. `None`: it was decided before.
+    async fn decide(&self, key: &str, charge: &Charge, fault: Fault) -> Result<Option<Charge>, Error> {
         if charge.state != "new" {
-            return Ok(());
+            return Ok(None);
         }
         let declined = fault == Fault::Decline || charge.amount >= self.limit_minor(&charge.currency);
         let statement = if declined {
-            sql("UPDATE acquirer_charges SET state = 'declined' WHERE key = $1 AND state = 'new'")
+            sql("UPDATE acquirer_charges SET state = 'declined' WHERE key = $1 AND state = 'new'
+                 RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
+                           charge_calls, lookup_calls, void_calls, refund_calls")
         } else if matches!(fault, Fault::Pending(_)) {
-            sql("UPDATE acquirer_charges SET state = 'pending' WHERE key = $1 AND state = 'new'")
+            sql("UPDATE acquirer_charges SET state = 'pending' WHERE key = $1 AND state = 'new'
+                 RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
+                           charge_calls, lookup_calls, void_calls, refund_calls")
         } else {
             sql("UPDATE acquirer_charges SET state = 'taken', captured_minor = amount_minor, captures = captures + 1
-                 WHERE key = $1 AND state = 'new'")
+                 WHERE key = $1 AND state = 'new'
+                 RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
+                           charge_calls, lookup_calls, void_calls, refund_calls")
         };
-        self.database.execute(vec![statement.bind(key)], Durability::Relaxed).await.map_err(unreachable)?;
-        Ok(())
+        self.count(statement.bind(key)).await
     }
 
     pub async fn lookup(&self, key: &str) -> Result<Standing, Error> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx};
 
 use super::{EPOCH_MILLIS, Sim};
-use crate::world::World;
+use crate::world::{Fuel, World};
 
 /// What the instances of one machine see: its wall clock may be off.
 pub struct SimWorld {
@@ -16,11 +16,13 @@ pub struct SimWorld {
     skew_millis: Arc<AtomicI64>,
     /// Guests' log lines go to stderr.
     loud: bool,
+    /// Given where the engine counts it.
+    fuel: Option<Fuel>,
 }
 
 impl SimWorld {
-    pub fn new(sim: Arc<Sim>, loud: bool) -> Self {
-        Self { sim, skew_millis: Arc::default(), loud }
+    pub fn new(sim: Arc<Sim>, loud: bool, fuel: Option<Fuel>) -> Self {
+        Self { sim, skew_millis: Arc::default(), loud, fuel }
     }
 
     /// Sets the wall clock; instances that run see it jump.
@@ -46,6 +48,10 @@ impl World for SimWorld {
 
     /// Instances of dead machines end when their time is over: that is no event.
     fn instance_ended(&self, _service: &str, _error: &wasmtime::Error) {}
+
+    fn fuel(&self) -> Option<&Fuel> {
+        self.fuel.as_ref()
+    }
 }
 
 struct Wall {

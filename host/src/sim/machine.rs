@@ -23,7 +23,7 @@ use crate::service::Services;
 use crate::sql::Backend;
 use crate::sql::postgres::provision::provision;
 use crate::up::{grants, link, load_components};
-use crate::world::World;
+use crate::world::{Fuel, World};
 use crate::{engine, recovery};
 
 /// Longest time that a machine is down or cut off.
@@ -37,17 +37,26 @@ pub struct Application {
     manifest: Manifest,
     linker: Linker<Ctx>,
     components: BTreeMap<String, Component>,
+    counts_fuel: bool,
 }
 
 impl Application {
     /// Errors: the manifest or a component cannot be read or compiled.
     pub fn load(manifest: &Path, cache: &Path) -> Result<Self> {
+        Self::load_on(&engine::engine()?, false, manifest, cache)
+    }
+
+    /// The same, to count what its guests do.
+    pub fn load_counting(manifest: &Path, cache: &Path) -> Result<Self> {
+        Self::load_on(&engine::counting_engine()?, true, manifest, cache)
+    }
+
+    fn load_on(engine: &Engine, counts_fuel: bool, manifest: &Path, cache: &Path) -> Result<Self> {
         let manifest = Manifest::read(manifest)?;
-        let engine: Engine = engine::engine()?;
-        let linker = engine::linker(&engine)?;
-        let loaded = load_components(&manifest, &engine, cache)?;
+        let linker = engine::linker(engine)?;
+        let loaded = load_components(&manifest, engine, cache)?;
         let components = loaded.into_iter().map(|(name, _, loaded)| (name, loaded.component)).collect();
-        Ok(Self { manifest, linker, components })
+        Ok(Self { manifest, linker, components, counts_fuel })
     }
 
     /// An empty disk for every database that the manifest grants; `sturdy` ones never lose power.
@@ -185,7 +194,11 @@ impl Machine {
             application: application.clone(),
             disks: disks.clone(),
             values: values.clone(),
-            world: Arc::new(SimWorld::new(sim.clone(), habits.loud)),
+            world: Arc::new(SimWorld::new(
+                sim.clone(),
+                habits.loud,
+                application.counts_fuel.then(Fuel::default),
+            )),
             all: all.clone(),
             running: Mutex::new(None),
             cut_off: AtomicBool::new(false),
@@ -234,6 +247,11 @@ impl Machine {
         self.sim.tell(format!("m{} starts", self.number));
         *lock(&self.running) = Some(Running { life, services, recovery, stop });
         Ok(())
+    }
+
+    /// What its guests had used up at the start of each request since the last time, by service.
+    pub fn fuel(&self) -> BTreeMap<String, Vec<u64>> {
+        self.world.fuel().map(Fuel::take).unwrap_or_default()
     }
 
     /// Starts recovery where it does not run yet.

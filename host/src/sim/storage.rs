@@ -179,7 +179,8 @@ impl SimDatabase {
     ) -> Result<Vec<Outcome>, Error> {
         let (sim, life, disk) = (&self.sim, &self.life, &self.disk);
         let call = Call::Write { database: &disk.name, statements: &statements };
-        let what = format!("{} write {durability:?}: {}", disk.name, (sim.steps)(&call));
+        let (step, count) = ((sim.steps)(&call), statements.len());
+        let what = format!("{} write {durability:?}: {step}, {count} statements", disk.name);
         let call = life.call(call, what).await;
         if sim.hits(Fault::StorageSlow, call.step) {
             life.wait(Duration::from_millis(500 + sim.below(4_000))).await;

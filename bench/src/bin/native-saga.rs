@@ -1,0 +1,211 @@
+//! `native-saga FOLDER`: the same cores on the same stores, compiled for this machine; prints its
+//! address. What the host takes more than this is the price of components: their isolation, the
+//! calls between them, tokens.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use settle_order_core::{
+    Charged, IdempotencyClaim, Item, NewOrder, Orders, Paid, Payments, PaymentsError, Settings, Undone,
+};
+use settle_payment_core::{self as payment, Processed};
+use settle_ports::{
+    Acquirer, AcquirerError, CallContext, ChargeOutcome, Database as _, Durability, Migration,
+    RefundOutcome, Schema, Standing, Statement, World as _, sql,
+};
+use settle_tests::native::{NativeDb, TestLimiter, TestWorld, alice, context};
+use settle_types::{Currency, FailureReason, Money, OperationKey, OrderId, PaymentMethod};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+use tokio::task::LocalSet;
+
+type Service = Orders<TestWorld, NativeDb, InProcess, TestLimiter>;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let folder = std::env::args().nth(1).context("a folder")?;
+    LocalSet::new().run_until(serve(Path::new(&folder))).await
+}
+
+async fn serve(folder: &Path) -> Result<()> {
+    let world = TestWorld::new();
+    let acquirer = Till(NativeDb::open(&folder.join("acquirer.db"), &ACQUIRER, &world).await);
+    let database = NativeDb::open(&folder.join("payment.db"), &payment::SCHEMA, &world).await;
+    let payments = InProcess(payment::Payments::new(world.clone(), database, acquirer));
+    let database = NativeDb::open(&folder.join("order.db"), &settle_order_core::SCHEMA, &world).await;
+    let settings = Settings {
+        owner: "native".to_owned(),
+        exclusive: true,
+        order_deadline: Duration::from_secs(60),
+        cancel_window: Duration::from_secs(24 * 60 * 60),
+        fail_product: None,
+        slow_product: None,
+    };
+    let orders = Rc::new(Orders::new(world, database, payments, TestLimiter::default(), settings));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("http://{}", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let orders = orders.clone();
+        tokio::task::spawn_local(async move {
+            let answer = service_fn(|request| answer(&orders, request));
+            let connection = hyper::server::conn::http1::Builder::new();
+            // Err: the client went away.
+            let _ = connection.serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+async fn answer(orders: &Service, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (status, body) = match place(orders, request).await {
+        Ok(order) => (StatusCode::CREATED, order),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": format!("{error:#}") })),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+struct Body {
+    items: Vec<BodyItem>,
+}
+
+#[derive(Deserialize)]
+struct BodyItem {
+    product_id: String,
+    quantity: u32,
+    unit_price: Price,
+}
+
+#[derive(Deserialize)]
+struct Price {
+    minor: i64,
+    currency: String,
+}
+
+async fn place(orders: &Service, request: Request<Incoming>) -> Result<Value> {
+    let key = request.headers().get("idempotency-key").context("no idempotency key")?.clone();
+    let bytes = request.into_body().collect().await?.to_bytes();
+    let body: Body = serde_json::from_slice(&bytes)?;
+    let mut items = Vec::new();
+    for item in body.items {
+        let unit_price = Money::new(item.unit_price.minor, Currency::parse(&item.unit_price.currency)?);
+        items.push(Item { product_id: item.product_id.parse()?, quantity: item.quantity, unit_price });
+    }
+    let order = NewOrder::parse(&alice(), None, items, None)?;
+    let expires_at = orders.world.now().plus(Duration::from_secs(24 * 60 * 60));
+    let claim = IdempotencyClaim {
+        scope: Sha256::digest(key.as_bytes()).into(),
+        fingerprint: Sha256::digest(&bytes).into(),
+        expires_at,
+    };
+    let placed = orders.place(&context(&orders.world), order, Some(claim)).await?.order;
+    Ok(json!({ "id": placed.id.to_string(), "status": placed.status.as_str() }))
+}
+
+/// The payment service, called as a function.
+struct InProcess(payment::Payments<TestWorld, NativeDb, Till>);
+
+impl Payments for InProcess {
+    async fn process(
+        &self,
+        context: &CallContext,
+        key: &OperationKey,
+        order: OrderId,
+        amount: Money,
+        method: Option<&PaymentMethod>,
+    ) -> Result<Charged, PaymentsError> {
+        let unusable = |reason: String| PaymentsError::OutcomeUnknown(reason);
+        let order_id = order.to_string().parse().map_err(|_| unusable("the id".to_owned()))?;
+        let charge = payment::Charge { key: key.clone(), order_id, amount, method: method.cloned() };
+        match self.0.process(context, &charge).await {
+            Ok(Processed::Captured(payment)) => Ok(Charged::Approved(payment.id)),
+            Ok(other) => Err(unusable(format!("{other:?}"))),
+            Err(error) => Err(unusable(error.to_string())),
+        }
+    }
+
+    async fn look_up(&self, _: &CallContext, _: &OperationKey, _: OrderId) -> Result<Paid, PaymentsError> {
+        Ok(Paid::NotYet)
+    }
+
+    async fn undo(
+        &self,
+        _: &CallContext,
+        _: &OperationKey,
+        _: OrderId,
+        _: Money,
+        _: &FailureReason,
+    ) -> Result<Undone, PaymentsError> {
+        Err(PaymentsError::Unreachable("not measured".to_owned()))
+    }
+}
+
+const ACQUIRER: Schema = Schema {
+    service: "acquirer",
+    migrations: &[Migration {
+        version: 1,
+        statements: &["CREATE TABLE acquirer_charges (
+               key TEXT PRIMARY KEY, state TEXT NOT NULL, amount_minor BIGINT NOT NULL,
+               charge_calls BIGINT NOT NULL, captured_minor BIGINT NOT NULL DEFAULT 0
+             ) WITHOUT ROWID"],
+    }],
+};
+
+/// The test acquirer's two writes of a charge.
+struct Till(NativeDb);
+
+impl Till {
+    async fn write(&self, statement: Statement) -> Result<(), AcquirerError> {
+        let written = self.0.execute(vec![statement], Durability::Relaxed).await;
+        written.map(drop).map_err(|error| AcquirerError::OutcomeUnknown(error.to_string()))
+    }
+}
+
+impl Acquirer for Till {
+    async fn charge(
+        &self,
+        key: &OperationKey,
+        amount: Money,
+        _: Option<&PaymentMethod>,
+    ) -> Result<ChargeOutcome, AcquirerError> {
+        let counted = sql("INSERT INTO acquirer_charges (key, state, amount_minor, charge_calls)
+                           VALUES ($1, 'new', $2, 1)
+                           ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1
+                           RETURNING state");
+        self.write(counted.bind(key.as_str()).bind(amount.minor())).await?;
+        let taken = sql("UPDATE acquirer_charges SET state = 'taken', captured_minor = amount_minor
+                         WHERE key = $1 AND state = 'new' RETURNING state");
+        self.write(taken.bind(key.as_str())).await?;
+        Ok(ChargeOutcome::Approved)
+    }
+
+    async fn lookup(&self, _: &OperationKey) -> Result<Standing, AcquirerError> {
+        Ok(Standing::Unknown)
+    }
+
+    async fn refund(&self, _: &OperationKey, _: &str, _: Money) -> Result<RefundOutcome, AcquirerError> {
+        Err(AcquirerError::Unreachable("not measured".to_owned()))
+    }
+
+    async fn void(&self, _: &OperationKey) -> Result<Standing, AcquirerError> {
+        Err(AcquirerError::Unreachable("not measured".to_owned()))
+    }
+
+    fn remembers_keys(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,181 @@
+//! What `cargo xtask bench` leaves behind: `bench/results/latest.json` and `bench/REPORT.md`.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::Result;
+use serde_json::{Map, Value, json};
+use settle_tests::host::root;
+
+use crate::growth::Growth;
+use crate::phase::middle;
+use crate::plot::{Line, plot};
+use crate::saga::{Saga, Series};
+use crate::start::Start;
+
+/// A ratio, its goal, and why it is missing.
+struct Ratio {
+    key: &'static str,
+    goal: &'static str,
+    /// Of each round: the median counts, the rest is its spread.
+    rounds: Result<Vec<f64>, String>,
+}
+
+impl Ratio {
+    fn median(&self) -> Option<f64> {
+        self.rounds.as_ref().ok().map(|rounds| middle(rounds.clone()))
+    }
+
+    fn row(&self) -> String {
+        let (key, goal) = (self.key, self.goal);
+        match &self.rounds {
+            Ok(rounds) => {
+                let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
+                let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let middle = middle(rounds.clone());
+                // A comparison with 1 that the rounds do not agree on says nothing.
+                let noise = if least < 1.0 && most > 1.0 && key.contains("_vs_") { " (within the noise)" } else { "" };
+                format!("| `{key}` | {middle:.2} | {least:.2} to {most:.2}{noise} | {goal} |")
+            }
+            Err(reason) => format!("| `{key}` | null | {reason} | {goal} |"),
+        }
+    }
+}
+
+/// Everything that one run measured.
+pub struct Measured {
+    pub saga: Saga,
+    pub start: Start,
+    pub growth: Result<Growth, String>,
+    pub rounds: u32,
+    pub phase_seconds: u64,
+}
+
+pub fn write(measured: &Measured) -> Result<()> {
+    let ratios = ratios(measured);
+    let flat: Map<String, Value> =
+        ratios.iter().map(|ratio| (ratio.key.to_owned(), json!(ratio.median()))).collect();
+    let reasons: Map<String, Value> = ratios
+        .iter()
+        .filter_map(|ratio| Some((ratio.key.to_owned(), json!(ratio.rounds.as_ref().err()?))))
+        .collect();
+    let saga = &measured.saga;
+    let series = saga.closed.iter().map(|((name, clients), series)| {
+        json!({ "name": name, "clients": clients, "per_second": series.rates, "p50_ms": series.p50,
+                "p99_ms": series.p99, "cpu_ms_per_order": series.cpu, "rss_mb": series.rss })
+    });
+    let latest = json!({
+        "ratios": flat,
+        "reasons": reasons,
+        "fsync_p50_ms": saga.fsync,
+        "fixed_work_ms": saga.work,
+        "saga": series.collect::<Vec<_>>(),
+    });
+    let folder = root().join("bench/results");
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("latest.json"), format!("{latest:#}\n"))?;
+    fs::write(root().join("bench/REPORT.md"), markdown(measured, &ratios)?)?;
+    for ratio in &ratios {
+        println!("{}", ratio.row());
+    }
+    println!("wrote bench/REPORT.md and bench/results/latest.json");
+    Ok(())
+}
+
+fn ratios(measured: &Measured) -> Vec<Ratio> {
+    let saga = &measured.saga;
+    let of = |name, clients| saga.at(name, clients).ok_or_else(|| format!("{name} did not run"));
+    let by = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a / b).collect::<Vec<f64>>();
+    let rates = |name| of(name, 64).map(|series| series.rates.clone());
+    // The faster of its two SDKs in each round.
+    let restate = match (rates("Restate, Rust"), rates("Restate, TypeScript")) {
+        (Ok(rust), Ok(typescript)) => Ok(rust.iter().zip(&typescript).map(|(a, b)| a.max(*b)).collect()),
+        (one, other) => one.or(other),
+    };
+    let pair = |a: Result<Vec<f64>, String>, b: Result<Vec<f64>, String>| Ok(by(&a?, &b?));
+    let not_measured = |reason: &str| Err(reason.to_owned());
+    let first = |read: fn(&Series) -> &Vec<f64>, clients| of("settle, SQLite", clients).map(|series| read(series).clone());
+    vec![
+        Ratio { key: "saga64_vs_restate", goal: ">= 10", rounds: pair(rates("settle, SQLite"), restate) },
+        Ratio {
+            key: "saga64_vs_raw_pg",
+            goal: ">= 0.8",
+            rounds: pair(rates("settle, PostgreSQL"), rates("raw PostgreSQL")),
+        },
+        Ratio {
+            key: "saga1_p50_minus_2_5_fsync_ms",
+            goal: "<= 1",
+            rounds: first(|series| &series.p50, 1)
+                .map(|p50| p50.iter().zip(&saga.fsync).map(|(p50, fsync)| p50 - 2.5 * fsync).collect()),
+        },
+        Ratio {
+            key: "wasm_tax",
+            goal: "<= 1.25",
+            rounds: pair(
+                first(|series| &series.cpu, 64),
+                of("native cores, SQLite", 64).map(|series| series.cpu.clone()),
+            ),
+        },
+        Ratio {
+            key: "hello_vs_wasmtime",
+            goal: ">= 1",
+            rounds: not_measured("wasmtime's command line is not installed by this project"),
+        },
+        Ratio { key: "hello_vs_wasmcloud", goal: ">= 1", rounds: not_measured("not measured yet") },
+        Ratio { key: "rss64_mb", goal: "<= 100", rounds: first(|series| &series.rss, 64) },
+        Ratio { key: "ready_ms", goal: "<= 50", rounds: Ok(measured.start.ready_ms.clone()) },
+        Ratio {
+            key: "growth_1m",
+            goal: "<= 1.2",
+            rounds: measured.growth.as_ref().map_err(Clone::clone).and_then(|growth| {
+                growth.ratio_to(1_000_000).map(|ratio| vec![ratio]).ok_or_else(|| "grown to fewer orders".to_owned())
+            }),
+        },
+    ]
+}
+
+fn markdown(measured: &Measured, ratios: &[Ratio]) -> Result<String> {
+    let saga = &measured.saga;
+    let mut out = String::from("# What an order costs\n\n");
+    writeln!(out, "By `cargo xtask bench`: {} rounds of {} s, contenders in turn, median of the rounds.", measured.rounds, measured.phase_seconds)?;
+    let spread = |values: &[f64]| {
+        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (middle(values.to_vec()), least, most)
+    };
+    let ((sync, sync_least, sync_most), (work, work_least, work_most)) = (spread(&saga.fsync), spread(&saga.work));
+    writeln!(out, "The disk's fsync of 8 KiB took {sync:.3} ms ({sync_least:.3} to {sync_most:.3}), a fixed piece of work {work:.1} ms ({work_least:.1} to {work_most:.1}).\nGenerator and contenders share {} cores.\n", std::thread::available_parallelism()?)?;
+    out.push_str("| ratio | median | spread | goal |\n|---|---|---|---|\n");
+    for ratio in ratios {
+        writeln!(out, "{}", ratio.row())?;
+    }
+    out.push_str("\n## Durable orders\n\n| contender | clients | orders/s | p50 ms | p99 ms | CPU ms an order | RSS MB |\n|---|---|---|---|---|---|---|\n");
+    for ((name, clients), series) in &saga.closed {
+        let [rate, p50, p99, cpu, rss] =
+            [&series.rates, &series.p50, &series.p99, &series.cpu, &series.rss].map(|values| middle(values.clone()));
+        writeln!(out, "| {name} | {clients} | {rate:.0} | {p50:.2} | {p99:.2} | {cpu:.2} | {rss:.0} |")?;
+    }
+    for missing in &saga.missing {
+        writeln!(out, "\nMissing: {missing}")?;
+    }
+    out.push_str(include_str!("contenders.md"));
+    out.push_str("\n## At fixed arrival rates\n\nOpen loop: latency counts from when an order was due, 256 connections.\n\n| contender | arrivals/s | p50 ms | p99 ms | failed |\n|---|---|---|---|---|\n");
+    for (name, opens) in &saga.open {
+        for open in opens {
+            writeln!(out, "| {name} | {:.0} | {:.2} | {:.2} | {} |", open.rate, open.p50, open.p99, open.failed)?;
+        }
+    }
+    let lines = saga.open.iter().map(|(name, opens)| Line {
+        name: (*name).to_owned(),
+        points: opens.iter().map(|open| (open.rate, open.p99)).collect(),
+    });
+    plot("latency-against-rate", "arrivals a second", "p99, ms", &lines.collect::<Vec<_>>())?;
+    out.push_str("\n![p99 against rate](results/latency-against-rate.svg)\n\n## Start and size\n\n");
+    out.push_str(&measured.start.markdown()?);
+    out.push_str("\n## Growth\n\n");
+    match &measured.growth {
+        Ok(growth) => out.push_str(&growth.markdown()?),
+        Err(reason) => writeln!(out, "Not in this run: {reason}.")?,
+    }
+    Ok(out)
+}

@@ -1,0 +1,149 @@
+//! One durable order, again and again, by every contender in turn.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::contender::Contender;
+use crate::drive::{Ended, closed, open};
+use crate::phase::{Phase, fsyncs, middle, millis};
+
+/// Part of its own peak at which each contender's open loop arrives.
+const OPEN_SHARES: [f64; 4] = [0.25, 0.5, 0.75, 0.9];
+const OPEN_CLIENTS: u32 = 256;
+/// Clients of the peak.
+const PEAK: u32 = 64;
+/// Warms each contender up.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// One contender at one number of clients, in every round.
+#[derive(Default)]
+pub struct Series {
+    pub rates: Vec<f64>,
+    pub p50: Vec<f64>,
+    pub p99: Vec<f64>,
+    /// Processor time of all its processes for each order.
+    pub cpu: Vec<f64>,
+    pub rss: Vec<f64>,
+}
+
+/// Milliseconds of an open loop.
+pub struct Open {
+    /// Arrivals per second.
+    pub rate: f64,
+    pub p50: f64,
+    pub p99: f64,
+    /// Answered otherwise, or not.
+    pub failed: usize,
+}
+
+#[derive(Default)]
+pub struct Saga {
+    /// By contender and clients.
+    pub closed: BTreeMap<(&'static str, u32), Series>,
+    pub open: BTreeMap<&'static str, Vec<Open>>,
+    /// Of each round, in milliseconds: the disk's sync, and a fixed piece of work.
+    pub fsync: Vec<f64>,
+    pub work: Vec<f64>,
+    pub missing: Vec<String>,
+}
+
+impl Saga {
+    /// A contender's series; empty when it did not run.
+    pub fn at(&self, name: &'static str, clients: u32) -> Option<&Series> {
+        self.closed.get(&(name, clients))
+    }
+}
+
+pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -> Result<Saga> {
+    let mut saga = Saga::default();
+    let started = [
+        ("settle, SQLite", Contender::settle_sqlite(folder).await),
+        ("settle, PostgreSQL", Contender::settle_postgres(folder).await),
+        ("raw PostgreSQL", Contender::raw_postgres(folder).await),
+        ("native cores, SQLite", Contender::native(folder).await),
+        ("Restate, Rust", Contender::restate_rust(folder).await),
+        ("Restate, TypeScript", Contender::restate_typescript(folder).await),
+    ];
+    let mut contenders = Vec::new();
+    for (name, contender) in started {
+        match contender {
+            Ok(contender) => contenders.push(contender),
+            Err(error) => {
+                println!("MISSING {name}: {error:#}");
+                saga.missing.push(format!("{name}: {error:#}"));
+            }
+        }
+    }
+    for contender in &contenders {
+        let first = closed(&[contender.target.clone()], PEAK, "first", FIRST).await;
+        first.with_context(|| contender.name)?;
+    }
+    println!("{:>5} {:>22} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8}", "round", "", "clients", "per s", "p50 ms", "p99 ms", "CPU ms", "RSS MB");
+    for round in 1..=rounds {
+        let (sync, work) = (millis(fsyncs(folder, Duration::from_millis(500))?.at(0.5)), work());
+        println!("{round:>5} fsync {sync:.3} ms, a fixed piece of work {work:.1} ms");
+        saga.fsync.push(sync);
+        saga.work.push(work);
+        for &clients in clients {
+            for contender in &contenders {
+                let series = saga.closed.entry((contender.name, clients)).or_default();
+                measure(contender, clients, round, phase, series).await?;
+            }
+        }
+    }
+    for contender in &contenders {
+        let peak = saga.at(contender.name, PEAK).map(|series| middle(series.rates.clone()));
+        for share in OPEN_SHARES {
+            let rate = peak.unwrap_or_default() * share;
+            let told = at_rate(contender, rate, phase).await?;
+            let Open { p50, p99, failed, .. } = told;
+            println!("{:>28} {rate:>7.0}/s arrive: p50 {p50:.2} p99 {p99:.2} ms, {failed} failed", contender.name);
+            saga.open.entry(contender.name).or_default().push(told);
+        }
+    }
+    Ok(saga)
+}
+
+async fn measure(
+    contender: &Contender,
+    clients: u32,
+    round: u32,
+    time: Duration,
+    series: &mut Series,
+) -> Result<()> {
+    let before = contender.cpu()?;
+    let phase = closed(&[contender.target.clone()], clients, &format!("{round}-{clients}"), time).await?;
+    let used = contender.cpu()?.saturating_sub(before);
+    let cpu = millis(used) / phase.latencies.len().max(1) as f64;
+    let (rate, p50, p99) = (phase.rate(), millis(phase.at(0.5)), millis(phase.at(0.99)));
+    let rss = contender.rss_megabytes()?;
+    println!("{round:>5} {:>22} {clients:>8} {rate:>9.0} {p50:>9.3} {p99:>9.3} {cpu:>9.3} {rss:>8.0}", contender.name);
+    series.rates.push(rate);
+    series.p50.push(p50);
+    series.p99.push(p99);
+    series.cpu.push(cpu);
+    series.rss.push(rss);
+    Ok(())
+}
+
+async fn at_rate(contender: &Contender, rate: f64, time: Duration) -> Result<Open> {
+    let run = format!("open-{rate:.0}");
+    let arrivals = open(&[contender.target.clone()], rate, OPEN_CLIENTS, &run, time).await?;
+    let wanted = Ended::Status(contender.target.wanted);
+    let failed = arrivals.iter().filter(|one| one.ended != wanted).count();
+    let latencies = Phase::new(arrivals.iter().map(|one| one.latency).collect(), time);
+    Ok(Open { rate, p50: millis(latencies.at(0.5)), p99: millis(latencies.at(0.99)), failed })
+}
+
+/// Milliseconds of a fixed piece of work on one core: when it changes, a neighbour is busy.
+fn work() -> f64 {
+    let started = Instant::now();
+    let mut mixed = 1_u64;
+    for _ in 0..20_000_000 {
+        mixed = std::hint::black_box(mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17));
+    }
+    millis(started.elapsed())
+}
