@@ -13,8 +13,12 @@ const MORE_MAX: f64 = 1.03;
 
 #[test]
 fn what_one_order_costs_is_what_it_did() {
-    let output =
-        Command::new(binary()).current_dir(root()).args(["sim", "--cost", "--cache"]).arg(cache()).output().unwrap();
+    let output = Command::new(binary())
+        .current_dir(root())
+        .args(["sim", "--cost", "--cache"])
+        .arg(cache())
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let file = root().join("tests/cost.json");
     if std::env::var_os("SETTLE_WRITE").is_some() {
@@ -31,6 +35,9 @@ fn what_one_order_costs_is_what_it_did() {
     for (name, now) in &now {
         let kept = kept[name];
         assert!(*now <= kept * MORE_MAX, "{name}: {now} an order, was {kept}");
-        assert!(*now * MORE_MAX >= kept, "{name}: {now} an order is less than {kept}: keep the gain, write it down");
+        assert!(
+            *now * MORE_MAX >= kept,
+            "{name}: {now} an order is less than {kept}: keep the gain, write it down"
+        );
     }
 }

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 
 use settle_host::sql::sqlite::{OpenError, Sqlite};
 use settle_host::sql::{Backend, Durability, Error, Outcome, Statement, Value};
@@ -114,4 +115,37 @@ async fn a_damaged_database_is_named_and_left_as_it_is() {
     assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
     assert!(error.to_string().contains("bad.db"));
     assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[tokio::test]
+async fn what_takes_too_long_for_its_callers_thread_is_done_on_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(folder.path()).await;
+    let long = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000)";
+    let read = statement(&format!("{long} SELECT max(i) FROM n"), vec![]);
+    // Called, but not awaited: what is done by then was done on this thread.
+    let mut slow = database.query(read.clone());
+    assert!(futures_util::poll!(&mut slow).is_pending());
+    assert!(matches!(slow.await.unwrap().rows[0][0], Value::Int64(300_000)));
+    let key = format!("{long} INSERT INTO t SELECT 'long', max(i) / 1000 FROM n");
+    let mut slow = database.execute(vec![statement(&key, vec![])], Durability::Relaxed);
+    assert!(futures_util::poll!(&mut slow).is_pending());
+    slow.await.unwrap();
+    // The writer answers a little before it is idle.
+    let mut at_once = 0;
+    for number in 0..100 {
+        let mut quick = database.execute(vec![insert(&format!("quick-{number}"), 1)], Durability::Relaxed);
+        match futures_util::poll!(&mut quick) {
+            Poll::Ready(done) => at_once += usize::from(done.is_ok()),
+            Poll::Pending => drop(quick.await.unwrap()),
+        }
+    }
+    assert!(at_once > 50, "{at_once} of 100 were made on this thread");
+    // A refusal is one at once, too.
+    let refused = database.execute(vec![insert("quick-0", 1)], Durability::Relaxed).await;
+    assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+    assert_eq!(count(&database).await, 101);
+    // Nothing waits for the disk in a relaxed call, and a durable one after it does.
+    write(&database, vec![insert("durable", 1)]).await.unwrap();
+    assert_eq!(count(&database).await, 102);
 }

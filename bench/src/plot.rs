@@ -32,18 +32,43 @@ pub fn plot(name: &str, across: &str, up: &str, lines: &[Line]) -> Result<()> {
     );
     for step in 0..=4 {
         let value = widest * f64::from(step) / 4.0;
-        writeln!(out, "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{value:.0}</text>", x(value), HEIGHT - MARGIN + 18.0)?;
+        writeln!(
+            out,
+            "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{value:.0}</text>",
+            x(value),
+            HEIGHT - MARGIN + 18.0
+        )?;
         let value = lowest * (highest / lowest).powf(f64::from(step) / 4.0);
-        writeln!(out, "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{value:.1}</text>", MARGIN - 8.0, y(value) + 4.0)?;
+        writeln!(
+            out,
+            "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"end\">{value:.1}</text>",
+            MARGIN - 8.0,
+            y(value) + 4.0
+        )?;
         writeln!(out, "<path d=\"M{MARGIN} {0:.1}H{1}\" stroke=\"#ddd\"/>", y(value), WIDTH - MARGIN)?;
     }
-    writeln!(out, "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{across}</text>", WIDTH / 2.0, HEIGHT - 16.0)?;
+    writeln!(
+        out,
+        "<text x=\"{:.0}\" y=\"{:.0}\" text-anchor=\"middle\">{across}</text>",
+        WIDTH / 2.0,
+        HEIGHT - 16.0
+    )?;
     writeln!(out, "<text x=\"16\" y=\"24\">{up}</text>")?;
     for ((line, colour), row) in lines.iter().zip(COLOURS.iter().cycle()).zip(0_u32..) {
-        let points: Vec<String> = line.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b))).collect();
-        writeln!(out, "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>", points.join(" "))?;
+        let points: Vec<String> =
+            line.points.iter().map(|(a, b)| format!("{:.1},{:.1}", x(*a), y(*b))).collect();
+        writeln!(
+            out,
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            points.join(" ")
+        )?;
         let height = 40.0 + f64::from(row) * 16.0;
-        writeln!(out, "<text x=\"{:.0}\" y=\"{height:.0}\" fill=\"{colour}\">{}</text>", MARGIN + 12.0, line.name)?;
+        writeln!(
+            out,
+            "<text x=\"{:.0}\" y=\"{height:.0}\" fill=\"{colour}\">{}</text>",
+            MARGIN + 12.0,
+            line.name
+        )?;
     }
     out.push_str("</svg>\n");
     fs::write(root().join("bench/results").join(format!("{name}.svg")), out)?;

@@ -34,7 +34,11 @@ impl Ratio {
                 let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let middle = middle(rounds.clone());
                 // A comparison with 1 that the rounds do not agree on says nothing.
-                let noise = if least < 1.0 && most > 1.0 && key.contains("_vs_") { " (within the noise)" } else { "" };
+                let noise = if least < 1.0 && most > 1.0 && key.contains("_vs_") {
+                    " (within the noise)"
+                } else {
+                    ""
+                };
                 format!("| `{key}` | {middle:.2} | {least:.2} to {most:.2}{noise} | {goal} |")
             }
             Err(reason) => format!("| `{key}` | null | {reason} | {goal} |"),
@@ -94,7 +98,9 @@ fn ratios(measured: &Measured) -> Vec<Ratio> {
     };
     let pair = |a: Result<Vec<f64>, String>, b: Result<Vec<f64>, String>| Ok(by(&a?, &b?));
     let not_measured = |reason: &str| Err(reason.to_owned());
-    let first = |read: fn(&Series) -> &Vec<f64>, clients| of("settle, SQLite", clients).map(|series| read(series).clone());
+    let first = |read: fn(&Series) -> &Vec<f64>, clients| {
+        of("settle, SQLite", clients).map(|series| read(series).clone())
+    };
     vec![
         Ratio { key: "saga64_vs_restate", goal: ">= 10", rounds: pair(rates("settle, SQLite"), restate) },
         Ratio {
@@ -128,7 +134,10 @@ fn ratios(measured: &Measured) -> Vec<Ratio> {
             key: "growth_1m",
             goal: "<= 1.2",
             rounds: measured.growth.as_ref().map_err(Clone::clone).and_then(|growth| {
-                growth.ratio_to(1_000_000).map(|ratio| vec![ratio]).ok_or_else(|| "grown to fewer orders".to_owned())
+                growth
+                    .ratio_to(1_000_000)
+                    .map(|ratio| vec![ratio])
+                    .ok_or_else(|| "grown to fewer orders".to_owned())
             }),
         },
     ]
@@ -137,22 +146,31 @@ fn ratios(measured: &Measured) -> Vec<Ratio> {
 fn markdown(measured: &Measured, ratios: &[Ratio]) -> Result<String> {
     let saga = &measured.saga;
     let mut out = String::from("# What an order costs\n\n");
-    writeln!(out, "By `cargo xtask bench`: {} rounds of {} s, contenders in turn, median of the rounds.", measured.rounds, measured.phase_seconds)?;
+    writeln!(
+        out,
+        "By `cargo xtask bench`: {} rounds of {} s, contenders in turn, median of the rounds.",
+        measured.rounds, measured.phase_seconds
+    )?;
     let spread = |values: &[f64]| {
         let least = values.iter().copied().fold(f64::INFINITY, f64::min);
         let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         (middle(values.to_vec()), least, most)
     };
-    let ((sync, sync_least, sync_most), (work, work_least, work_most)) = (spread(&saga.fsync), spread(&saga.work));
-    writeln!(out, "The disk's fsync of 8 KiB took {sync:.3} ms ({sync_least:.3} to {sync_most:.3}), a fixed piece of work {work:.1} ms ({work_least:.1} to {work_most:.1}).\nGenerator and contenders share {} cores.\n", std::thread::available_parallelism()?)?;
+    let ((sync, sync_least, sync_most), (work, work_least, work_most)) =
+        (spread(&saga.fsync), spread(&saga.work));
+    writeln!(
+        out,
+        "The disk's fsync of 8 KiB took {sync:.3} ms ({sync_least:.3} to {sync_most:.3}), a fixed piece of work {work:.1} ms ({work_least:.1} to {work_most:.1}).\nGenerator and contenders share {} cores.\n",
+        std::thread::available_parallelism()?
+    )?;
     out.push_str("| ratio | median | spread | goal |\n|---|---|---|---|\n");
     for ratio in ratios {
         writeln!(out, "{}", ratio.row())?;
     }
     out.push_str("\n## Durable orders\n\n| contender | clients | orders/s | p50 ms | p99 ms | CPU ms an order | RSS MB |\n|---|---|---|---|---|---|---|\n");
     for ((name, clients), series) in &saga.closed {
-        let [rate, p50, p99, cpu, rss] =
-            [&series.rates, &series.p50, &series.p99, &series.cpu, &series.rss].map(|values| middle(values.clone()));
+        let [rate, p50, p99, cpu, rss] = [&series.rates, &series.p50, &series.p99, &series.cpu, &series.rss]
+            .map(|values| middle(values.clone()));
         writeln!(out, "| {name} | {clients} | {rate:.0} | {p50:.2} | {p99:.2} | {cpu:.2} | {rss:.0} |")?;
     }
     for missing in &saga.missing {
@@ -162,7 +180,11 @@ fn markdown(measured: &Measured, ratios: &[Ratio]) -> Result<String> {
     out.push_str("\n## At fixed arrival rates\n\nOpen loop: latency counts from when an order was due, 256 connections.\n\n| contender | arrivals/s | p50 ms | p99 ms | failed |\n|---|---|---|---|---|\n");
     for (name, opens) in &saga.open {
         for open in opens {
-            writeln!(out, "| {name} | {:.0} | {:.2} | {:.2} | {} |", open.rate, open.p50, open.p99, open.failed)?;
+            writeln!(
+                out,
+                "| {name} | {:.0} | {:.2} | {:.2} | {} |",
+                open.rate, open.p50, open.p99, open.failed
+            )?;
         }
     }
     let lines = saga.open.iter().map(|(name, opens)| Line {

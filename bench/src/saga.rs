@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -78,10 +79,13 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
         }
     }
     for contender in &contenders {
-        let first = closed(&[contender.target.clone()], PEAK, "first", FIRST).await;
+        let first = closed(slice::from_ref(&contender.target), PEAK, "first", FIRST).await;
         first.with_context(|| contender.name)?;
     }
-    println!("{:>5} {:>22} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8}", "round", "", "clients", "per s", "p50 ms", "p99 ms", "CPU ms", "RSS MB");
+    println!(
+        "{:>5} {:>22} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8}",
+        "round", "", "clients", "per s", "p50 ms", "p99 ms", "CPU ms", "RSS MB"
+    );
     for round in 1..=rounds {
         let (sync, work) = (millis(fsyncs(folder, Duration::from_millis(500))?.at(0.5)), work());
         println!("{round:>5} fsync {sync:.3} ms, a fixed piece of work {work:.1} ms");
@@ -100,7 +104,10 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
             let rate = peak.unwrap_or_default() * share;
             let told = at_rate(contender, rate, phase).await?;
             let Open { p50, p99, failed, .. } = told;
-            println!("{:>28} {rate:>7.0}/s arrive: p50 {p50:.2} p99 {p99:.2} ms, {failed} failed", contender.name);
+            println!(
+                "{:>28} {rate:>7.0}/s arrive: p50 {p50:.2} p99 {p99:.2} ms, {failed} failed",
+                contender.name
+            );
             saga.open.entry(contender.name).or_default().push(told);
         }
     }
@@ -115,12 +122,16 @@ async fn measure(
     series: &mut Series,
 ) -> Result<()> {
     let before = contender.cpu()?;
-    let phase = closed(&[contender.target.clone()], clients, &format!("{round}-{clients}"), time).await?;
+    let phase =
+        closed(slice::from_ref(&contender.target), clients, &format!("{round}-{clients}"), time).await?;
     let used = contender.cpu()?.saturating_sub(before);
     let cpu = millis(used) / phase.latencies.len().max(1) as f64;
     let (rate, p50, p99) = (phase.rate(), millis(phase.at(0.5)), millis(phase.at(0.99)));
     let rss = contender.rss_megabytes()?;
-    println!("{round:>5} {:>22} {clients:>8} {rate:>9.0} {p50:>9.3} {p99:>9.3} {cpu:>9.3} {rss:>8.0}", contender.name);
+    println!(
+        "{round:>5} {:>22} {clients:>8} {rate:>9.0} {p50:>9.3} {p99:>9.3} {cpu:>9.3} {rss:>8.0}",
+        contender.name
+    );
     series.rates.push(rate);
     series.p50.push(p50);
     series.p99.push(p99);
@@ -131,7 +142,7 @@ async fn measure(
 
 async fn at_rate(contender: &Contender, rate: f64, time: Duration) -> Result<Open> {
     let run = format!("open-{rate:.0}");
-    let arrivals = open(&[contender.target.clone()], rate, OPEN_CLIENTS, &run, time).await?;
+    let arrivals = open(slice::from_ref(&contender.target), rate, OPEN_CLIENTS, &run, time).await?;
     let wanted = Ended::Status(contender.target.wanted);
     let failed = arrivals.iter().filter(|one| one.ended != wanted).count();
     let latencies = Phase::new(arrivals.iter().map(|one| one.latency).collect(), time);

@@ -61,7 +61,11 @@ impl Start {
     pub fn markdown(&self) -> Result<String> {
         let mut out = String::new();
         let (ready, first) = (middle(self.ready_ms.clone()), middle(self.first_order_ms.clone()));
-        writeln!(out, "Ready after {ready:.0} ms, first order answered after {first:.0} ms (warm compile cache); ready after {:.0} ms when every component is compiled first. Idle: {:.0} MB.\n", self.cold_ms, self.idle_mb)?;
+        writeln!(
+            out,
+            "Ready after {ready:.0} ms, first order answered after {first:.0} ms (warm compile cache); ready after {:.0} ms when every component is compiled first. Idle: {:.0} MB.\n",
+            self.cold_ms, self.idle_mb
+        )?;
         out.push_str("| file | KiB |\n|---|---|\n");
         for (name, bytes) in &self.sizes {
             writeln!(out, "| {name} | {} |", bytes / 1024)?;

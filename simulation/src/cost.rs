@@ -50,7 +50,8 @@ async fn count(application: Arc<Application>) -> Result<Cost> {
     for (service, used) in machine.fuel() {
         ensure!(used.len() as u64 == ORDERS, "{service} was asked {} times", used.len());
         // From the start of the first order to the start of the last.
-        let (first, last) = (used.first().copied().unwrap_or_default(), used.last().copied().unwrap_or_default());
+        let (first, last) =
+            (used.first().copied().unwrap_or_default(), used.last().copied().unwrap_or_default());
         let between = last.checked_sub(first).context("an instance ended meanwhile")?;
         cost.insert(format!("fuel: {service}"), (between as f64 / (orders - 1.0)).round());
     }
@@ -69,7 +70,8 @@ async fn place(shop: &Shop, name: &str, orders: u64) -> Result<()> {
 
 /// `order write Durability::Durable: order: placed, 4 statements` is a durable write of 4 statements.
 fn kind_of(call: &str) -> (&'static str, f64) {
-    let statements = call.rsplit_once(", ").and_then(|(_, rest)| rest.strip_suffix(" statements")?.parse().ok());
+    let statements =
+        call.rsplit_once(", ").and_then(|(_, rest)| rest.strip_suffix(" statements")?.parse().ok());
     match call {
         _ if call.contains(" write Durability::Durable") => ("durable write", statements.unwrap_or(0.0)),
         _ if call.contains(" write Durability::Relaxed") => ("relaxed write", statements.unwrap_or(0.0)),

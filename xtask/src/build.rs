@@ -53,7 +53,13 @@ pub fn bench_contenders(all: bool) -> Result<()> {
         return Ok(());
     }
     let mut restate = Command::new("cargo");
-    restate.args(["build", "--release", "--locked", "--manifest-path", "bench/peers/restate-rust/Cargo.toml"]);
+    restate.args([
+        "build",
+        "--release",
+        "--locked",
+        "--manifest-path",
+        "bench/peers/restate-rust/Cargo.toml",
+    ]);
     check(restate.arg("--target-dir").arg(target_dir().join("restate-rust")))?;
     let mut npm = Command::new("npm");
     npm.args(["ci", "--no-audit", "--no-fund"]).current_dir("bench/peers/restate-typescript");

@@ -21,8 +21,8 @@ use settle_order_core::{
 };
 use settle_payment_core::{self as payment, Processed};
 use settle_ports::{
-    Acquirer, AcquirerError, CallContext, ChargeOutcome, Database as _, Durability, Migration,
-    RefundOutcome, Schema, Standing, Statement, World as _, sql,
+    Acquirer, AcquirerError, CallContext, ChargeOutcome, Database as _, Durability, Migration, RefundOutcome,
+    Schema, Standing, Statement, World as _, sql,
 };
 use settle_tests::native::{NativeDb, TestLimiter, TestWorld, alice, context};
 use settle_types::{Currency, FailureReason, Money, OperationKey, OrderId, PaymentMethod};

@@ -13,6 +13,8 @@ use crate::sql::{Error, Outcome, RESULT_BYTES_MAX, ROWS_MAX, Statement, Value};
 
 /// Longest time that one statement may run.
 const STATEMENT_TIME_MAX: Duration = Duration::from_secs(2);
+/// The same on its caller's thread, where others wait for it: what needs more goes to ours.
+pub const AT_ONCE_TIME_MAX: Duration = Duration::from_millis(2);
 /// How many steps of SQLite's machine lie between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 20_000;
 /// Prepared statements kept by a connection.
@@ -39,6 +41,8 @@ pub struct Guarded {
     /// End of the running statement's time, in milliseconds since `started`; 0 for none.
     deadline: Arc<AtomicU64>,
     started: Instant,
+    /// What a statement may take.
+    budget_millis: AtomicU64,
 }
 
 /// Opens the database with our settings. `read_only` connections refuse every write.
@@ -84,11 +88,16 @@ fn open_inner(path: &Path, read_only: bool) -> rusqlite::Result<Guarded> {
         counted.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
         Ok(())
     }))?;
-    Ok(Guarded { connection, in_guest, wal_pages, deadline, started })
+    let budget_millis = AtomicU64::new(millis_of(STATEMENT_TIME_MAX));
+    Ok(Guarded { connection, in_guest, wal_pages, deadline, started, budget_millis })
 }
 
 fn millis_since(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    millis_of(started.elapsed())
+}
+
+fn millis_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Guests never control transactions, reach other files, or change settings.
@@ -110,10 +119,20 @@ fn authorize(context: &AuthContext<'_>, in_guest: bool) -> Authorization {
 }
 
 impl Guarded {
+    /// From now on a statement has only this long; then it is interrupted.
+    pub fn hurry(&self, time: Duration) {
+        self.budget_millis.store(millis_of(time), Ordering::Relaxed);
+    }
+
+    /// A statement has its usual time again.
+    pub fn take_time(&self) {
+        self.hurry(STATEMENT_TIME_MAX);
+    }
+
     /// Runs a guest's statement. Errors leave it to the caller to roll back.
     pub fn run(&self, statement: &Statement) -> Result<Outcome, Error> {
         self.in_guest.store(true, Ordering::Relaxed);
-        let budget = u64::try_from(STATEMENT_TIME_MAX.as_millis()).unwrap_or(u64::MAX);
+        let budget = self.budget_millis.load(Ordering::Relaxed);
         self.deadline.store(millis_since(self.started).saturating_add(budget), Ordering::Relaxed);
         let outcome = self.run_guarded(statement);
         self.deadline.store(0, Ordering::Relaxed);

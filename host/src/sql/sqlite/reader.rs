@@ -1,4 +1,5 @@
-//! Readers: a few connections that see every committed write and never wait for the writer.
+//! Readers: a few connections that see every committed write and never wait for the writer. A short
+//! read is made on its caller's thread.
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -6,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::connection::{Guarded, OpenError, open};
+use super::connection::{AT_ONCE_TIME_MAX, Guarded, OpenError, open};
 use crate::sql::{Error, Outcome, Statement};
 
 const READERS: usize = 2;
@@ -18,6 +19,8 @@ type Job = (Statement, Reply);
 
 pub struct Readers {
     queue: SyncSender<Job>,
+    /// For reads on their caller's thread.
+    at_once: Mutex<Guarded>,
 }
 
 impl Readers {
@@ -33,15 +36,31 @@ impl Readers {
                 reason: error.to_string(),
             })?;
         }
-        Ok(Self { queue })
+        let at_once = open(path, true)?;
+        at_once.hurry(AT_ONCE_TIME_MAX);
+        Ok(Self { queue, at_once: Mutex::new(at_once) })
     }
 
     pub fn send(&self, statement: Statement) -> Result<oneshot::Receiver<Result<Outcome, Error>>, Error> {
         let (reply, receiver) = oneshot::channel();
+        if let Some(done) = self.at_once(&statement) {
+            // Err: the receiver is here.
+            let _ = reply.send(done);
+            return Ok(receiver);
+        }
         match self.queue.try_send((statement, reply)) {
             Ok(()) => Ok(receiver),
             Err(TrySendError::Full(_)) => Err(Error::NotApplied("too many reads are waiting".to_owned())),
             Err(TrySendError::Disconnected(_)) => Err(Error::NotApplied("the database stopped".to_owned())),
+        }
+    }
+
+    /// `None`: it takes too long for this thread, or another read is at it.
+    fn at_once(&self, statement: &Statement) -> Option<Result<Outcome, Error>> {
+        let reader = self.at_once.try_lock().ok()?;
+        match read(&reader, statement) {
+            Err(Error::NotApplied(_)) => None,
+            done => Some(done),
         }
     }
 }

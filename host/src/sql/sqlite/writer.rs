@@ -1,4 +1,7 @@
-//! The writer: one thread, one connection, many calls in one commit and one fsync.
+//! The writer: one connection, many calls in one commit and one fsync, on a thread of its own.
+//!
+//! A call that does not wait for the disk is made on its caller's thread while the writer is idle:
+//! it is over sooner than a change of threads.
 //!
 //! Rules of a group. Each call runs in a savepoint of its own, so a call that fails leaves the
 //! others unharmed. After any error SQLite may have rolled back everything: then the others run
@@ -7,14 +10,16 @@
 //! A failed fsync is never tried again (the kernel may have dropped the pages).
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::connection::{Guarded, OpenError, error_of, open};
+use super::connection::{AT_ONCE_TIME_MAX, Guarded, OpenError, error_of, open};
 use crate::sql::{Durability, Error, Outcome, Statement};
 
 /// Calls that wait at once; more are refused rather than kept waiting.
@@ -38,18 +43,30 @@ struct Job {
 pub struct Writer {
     queue: Option<SyncSender<Job>>,
     thread: Option<thread::JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+/// What the thread and its callers share.
+struct Shared {
+    /// `None`: given up, to be opened anew.
+    committer: Mutex<Option<Committer>>,
+    /// Calls in the queue or at work.
+    waiting: AtomicUsize,
 }
 
 impl Writer {
     pub fn start(path: PathBuf) -> Result<Self, OpenError> {
         let connection = open(&path, false)?;
+        let committer = Mutex::new(Some(Committer { connection, synced: true }));
+        let shared = Arc::new(Shared { committer, waiting: AtomicUsize::new(0) });
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let shown = path.display().to_string();
         let thread = thread::Builder::new().name("sqlite-write".to_owned());
+        let of_thread = shared.clone();
         let thread = thread
-            .spawn(move || serve(&path, connection, &jobs))
+            .spawn(move || serve(&path, &of_thread, &jobs))
             .map_err(|error| OpenError::Unusable { path: shown, reason: error.to_string() })?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { queue: Some(queue), thread: Some(thread), shared })
     }
 
     pub fn send(
@@ -60,11 +77,52 @@ impl Writer {
         let (reply, receiver) = oneshot::channel();
         let stopped = || Error::NotApplied("the database stopped".to_owned());
         let queue = self.queue.as_ref().ok_or_else(stopped)?;
-        match queue.try_send(Job { statements, durability, reply }) {
-            Ok(()) => Ok(receiver),
-            Err(TrySendError::Full(_)) => Err(Error::NotApplied("too many writes are waiting".to_owned())),
-            Err(TrySendError::Disconnected(_)) => Err(stopped()),
+        let Err(job) = self.shared.at_once(Job { statements, durability, reply }) else {
+            return Ok(receiver);
+        };
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        let error = match queue.try_send(job) {
+            Ok(()) => return Ok(receiver),
+            Err(TrySendError::Full(_)) => Error::NotApplied("too many writes are waiting".to_owned()),
+            Err(TrySendError::Disconnected(_)) => stopped(),
+        };
+        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        Err(error)
+    }
+}
+
+impl Shared {
+    /// Makes a call on this thread and answers it. `Err`: nothing was done, and it waits its turn.
+    fn at_once(&self, job: Job) -> Result<(), Job> {
+        if job.durability == Durability::Durable || self.waiting.load(Ordering::Relaxed) > 0 {
+            return Err(job);
         }
+        let Ok(mut committer) = self.committer.try_lock() else { return Err(job) };
+        let Some(current) = committer.as_mut().filter(|current| !current.has_long_log()) else {
+            return Err(job);
+        };
+        if current.set_sync(false).is_err() {
+            *committer = None;
+            return Err(job);
+        }
+        current.connection.hurry(AT_ONCE_TIME_MAX);
+        let done = match current.try_together(slice::from_ref(&job)) {
+            Together::Committed(mut done) => done.pop().unwrap_or_else(|| Ok(Vec::new())),
+            // Too long for here, or not possible at the moment.
+            Together::Broken | Together::Refused(Error::NotApplied(_)) => {
+                current.connection.take_time();
+                return Err(job);
+            }
+            Together::Refused(error) => Err(error),
+            Together::Unknown(error) => {
+                *committer = None;
+                let _ = job.reply.send(Err(error));
+                return Ok(());
+            }
+        };
+        current.connection.take_time();
+        let _ = job.reply.send(done);
+        Ok(())
     }
 }
 
@@ -81,8 +139,7 @@ impl Drop for Writer {
 /// A COMMIT that failed: the connection cannot be trusted any more.
 struct CommitFailed;
 
-fn serve(path: &Path, connection: Guarded, jobs: &Receiver<Job>) {
-    let mut writer = Some(Committer { connection, synced: true });
+fn serve(path: &Path, shared: &Shared, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         group.extend(std::iter::from_fn(|| jobs.try_recv().ok()).take(GROUP_MAX - 1));
@@ -93,18 +150,33 @@ fn serve(path: &Path, connection: Guarded, jobs: &Receiver<Job>) {
             if calls.is_empty() {
                 continue;
             }
-            let Some(current) = usable(path, &mut writer) else {
-                refuse(calls);
-                continue;
-            };
-            if current.commit_group(calls, sync).is_err() {
-                // Close before anything else: the next call opens the database anew.
-                writer = None;
+            let (count, mut answers) = (calls.len(), Vec::with_capacity(calls.len()));
+            commit(path, shared, calls, sync, &mut answers);
+            // First idle, then heard: a caller's next call can be made at once.
+            shared.waiting.fetch_sub(count, Ordering::Relaxed);
+            for (reply, done) in answers {
+                // Err: the caller went away.
+                let _ = reply.send(done);
             }
         }
-        if let Some(current) = writer.as_ref() {
-            current.checkpoint();
-        }
+    }
+}
+
+fn commit(path: &Path, shared: &Shared, calls: Vec<Job>, sync: bool, answers: &mut Answers) {
+    let mut writer = shared.committer.lock().unwrap_or_else(|poisoned| {
+        // A caller panicked in the middle of a call: what it left is not trusted.
+        let mut writer = poisoned.into_inner();
+        *writer = None;
+        writer
+    });
+    let Some(current) = usable(path, &mut writer) else {
+        return refuse(calls, answers);
+    };
+    if current.commit_group(calls, sync, answers).is_err() {
+        // Close before anything else: the next call opens the database anew.
+        *writer = None;
+    } else {
+        current.checkpoint();
     }
 }
 
@@ -122,10 +194,8 @@ fn usable<'a>(path: &Path, writer: &'a mut Option<Committer>) -> Option<&'a mut 
     writer.as_mut()
 }
 
-fn refuse(calls: Vec<Job>) {
-    for call in calls {
-        let _ = call.reply.send(Err(Error::NotApplied("the database cannot be opened".to_owned())));
-    }
+fn refuse(calls: Vec<Job>, answers: &mut Answers) {
+    refuse_with(calls, &Error::NotApplied("the database cannot be opened".to_owned()), answers);
 }
 
 /// The connection, with its present `synchronous` setting.
@@ -136,44 +206,50 @@ struct Committer {
 }
 
 type Done = Result<Vec<Outcome>, Error>;
+/// Told when the writer is free again.
+type Answers = Vec<(Reply, Done)>;
 
 impl Committer {
-    /// Commits calls together and answers them; one that fails is answered alone.
-    fn commit_group(&mut self, calls: Vec<Job>, sync: bool) -> Result<(), CommitFailed> {
+    /// Commits calls together, with an answer for each; one that fails is answered alone.
+    fn commit_group(
+        &mut self,
+        calls: Vec<Job>,
+        sync: bool,
+        answers: &mut Answers,
+    ) -> Result<(), CommitFailed> {
         if self.set_sync(sync).is_err() {
-            refuse(calls);
+            refuse(calls, answers);
             return Err(CommitFailed);
         }
         match self.try_together(&calls) {
             Together::Committed(done) => {
-                for (call, done) in calls.into_iter().zip(done) {
-                    let _ = call.reply.send(done);
-                }
+                answers.extend(calls.into_iter().map(|call| call.reply).zip(done));
                 Ok(())
             }
-            Together::Broken if calls.len() > 1 => self.commit_singly(calls),
+            Together::Broken if calls.len() > 1 => self.commit_singly(calls, answers),
             Together::Broken => {
-                refuse_with(calls, &Error::NotApplied("the transaction was rolled back".to_owned()));
+                let error = Error::NotApplied("the transaction was rolled back".to_owned());
+                refuse_with(calls, &error, answers);
                 Ok(())
             }
             Together::Refused(error) => {
-                refuse_with(calls, &error);
+                refuse_with(calls, &error, answers);
                 Ok(())
             }
             Together::Unknown(error) => {
-                refuse_with(calls, &error);
+                refuse_with(calls, &error, answers);
                 Err(CommitFailed)
             }
         }
     }
 
     /// The group was rolled back as a whole: each call gets a transaction of its own.
-    fn commit_singly(&mut self, calls: Vec<Job>) -> Result<(), CommitFailed> {
+    fn commit_singly(&mut self, calls: Vec<Job>, answers: &mut Answers) -> Result<(), CommitFailed> {
         let mut calls = calls.into_iter();
         while let Some(call) = calls.next() {
             let sync = self.synced;
-            if self.commit_group(vec![call], sync).is_err() {
-                refuse(calls.collect());
+            if self.commit_group(vec![call], sync, answers).is_err() {
+                refuse(calls.collect(), answers);
                 return Err(CommitFailed);
             }
         }
@@ -181,8 +257,7 @@ impl Committer {
     }
 
     fn try_together(&self, calls: &[Job]) -> Together {
-        let connection = &self.connection.connection;
-        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE") {
+        if let Err(error) = self.control("BEGIN IMMEDIATE") {
             return Together::Refused(error_of(error));
         }
         let mut done = Vec::with_capacity(calls.len());
@@ -196,13 +271,19 @@ impl Committer {
                 }
             }
         }
-        match connection.execute_batch("COMMIT") {
+        match self.control("COMMIT") {
             Ok(()) => Together::Committed(done),
             Err(error) => {
                 self.roll_back();
                 Together::Unknown(Error::OutcomeUnknown(error.to_string()))
             }
         }
+    }
+
+    /// Begins, ends or divides a transaction. Prepared anew each time: a guest would find it in the
+    /// cache of its own statements, already allowed.
+    fn control(&self, sql: &'static str) -> rusqlite::Result<()> {
+        self.connection.connection.execute_batch(sql)
     }
 
     /// The only call of the transaction failed.
@@ -221,7 +302,7 @@ impl Committer {
     /// One call: in a savepoint when others share the transaction.
     fn run_call(&self, call: &Job, shared: bool) -> Result<Done, Broken> {
         let connection = &self.connection.connection;
-        let control = |sql: &str| connection.execute_batch(sql).map_err(|_| Broken::All);
+        let control = |sql: &'static str| self.control(sql).map_err(|_| Broken::All);
         if shared {
             control("SAVEPOINT call")?;
         }
@@ -245,6 +326,7 @@ impl Committer {
         control("RELEASE call")?;
         Ok(Err(failure))
     }
+
     fn set_sync(&mut self, sync: bool) -> rusqlite::Result<()> {
         if self.synced != sync {
             // NORMAL in WAL mode: no fsync at COMMIT; the log's order stays.
@@ -255,9 +337,13 @@ impl Committer {
         Ok(())
     }
 
+    fn has_long_log(&self) -> bool {
+        self.connection.wal_pages.load(Ordering::Relaxed) > WAL_PAGES_MAX
+    }
+
     /// Copies the log into the database when it is long. Errors: the log grows until the next try.
     fn checkpoint(&self) {
-        if self.connection.wal_pages.load(Ordering::Relaxed) > WAL_PAGES_MAX {
+        if self.has_long_log() {
             let checkpoint = "PRAGMA wal_checkpoint(RESTART)";
             let _ = self.connection.connection.query_row(checkpoint, [], |_| Ok(()));
         }
@@ -283,8 +369,6 @@ enum Together {
     Unknown(Error),
 }
 
-fn refuse_with(calls: Vec<Job>, error: &Error) {
-    for call in calls {
-        let _ = call.reply.send(Err(error.clone()));
-    }
+fn refuse_with(calls: Vec<Job>, error: &Error, answers: &mut Answers) {
+    answers.extend(calls.into_iter().map(|call| (call.reply, Err(error.clone()))));
 }
