@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
@@ -92,6 +92,16 @@ impl Writer {
 }
 
 impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Option<Committer>> {
+        self.committer.lock().unwrap_or_else(|poisoned| {
+            // A caller panicked in the middle of a call: what it left is not trusted.
+            self.committer.clear_poison();
+            let mut committer = poisoned.into_inner();
+            *committer = None;
+            committer
+        })
+    }
+
     /// Makes a call on this thread and answers it. `Err`: nothing was done, and it waits its turn.
     fn at_once(&self, job: Job) -> Result<(), Job> {
         if job.durability == Durability::Durable || self.waiting.load(Ordering::Relaxed) > 0 {
@@ -106,21 +116,19 @@ impl Shared {
             return Err(job);
         }
         current.connection.hurry(AT_ONCE_TIME_MAX);
-        let done = match current.try_together(slice::from_ref(&job)) {
+        let made = current.try_together(slice::from_ref(&job));
+        current.connection.take_time();
+        let done = match made {
             Together::Committed(mut done) => done.pop().unwrap_or_else(|| Ok(Vec::new())),
             // Too long for here, or not possible at the moment.
-            Together::Broken | Together::Refused(Error::NotApplied(_)) => {
-                current.connection.take_time();
-                return Err(job);
-            }
+            Together::Broken | Together::Refused(Error::NotApplied(_)) => return Err(job),
             Together::Refused(error) => Err(error),
             Together::Unknown(error) => {
                 *committer = None;
-                let _ = job.reply.send(Err(error));
-                return Ok(());
+                Err(error)
             }
         };
-        current.connection.take_time();
+        // Err: the caller went away.
         let _ = job.reply.send(done);
         Ok(())
     }
@@ -151,33 +159,33 @@ fn serve(path: &Path, shared: &Shared, jobs: &Receiver<Job>) {
                 continue;
             }
             let (count, mut answers) = (calls.len(), Vec::with_capacity(calls.len()));
-            commit(path, shared, calls, sync, &mut answers);
+            let log_is_long = commit(path, shared, calls, sync, &mut answers);
             // First idle, then heard: a caller's next call can be made at once.
             shared.waiting.fetch_sub(count, Ordering::Relaxed);
             for (reply, done) in answers {
                 // Err: the caller went away.
                 let _ = reply.send(done);
             }
+            if log_is_long && let Some(current) = shared.lock().as_ref() {
+                current.checkpoint();
+            }
         }
     }
 }
 
-fn commit(path: &Path, shared: &Shared, calls: Vec<Job>, sync: bool, answers: &mut Answers) {
-    let mut writer = shared.committer.lock().unwrap_or_else(|poisoned| {
-        // A caller panicked in the middle of a call: what it left is not trusted.
-        let mut writer = poisoned.into_inner();
-        *writer = None;
-        writer
-    });
+/// Tells whether the log wants a checkpoint now.
+fn commit(path: &Path, shared: &Shared, calls: Vec<Job>, sync: bool, answers: &mut Answers) -> bool {
+    let mut writer = shared.lock();
     let Some(current) = usable(path, &mut writer) else {
-        return refuse(calls, answers);
+        refuse(calls, answers);
+        return false;
     };
     if current.commit_group(calls, sync, answers).is_err() {
         // Close before anything else: the next call opens the database anew.
         *writer = None;
-    } else {
-        current.checkpoint();
+        return false;
     }
+    current.has_long_log()
 }
 
 /// The writer, opened anew when the last one was given up.
@@ -341,12 +349,10 @@ impl Committer {
         self.connection.wal_pages.load(Ordering::Relaxed) > WAL_PAGES_MAX
     }
 
-    /// Copies the log into the database when it is long. Errors: the log grows until the next try.
+    /// Copies the log into the database. Errors: the log grows until the next try.
     fn checkpoint(&self) {
-        if self.has_long_log() {
-            let checkpoint = "PRAGMA wal_checkpoint(RESTART)";
-            let _ = self.connection.connection.query_row(checkpoint, [], |_| Ok(()));
-        }
+        let checkpoint = "PRAGMA wal_checkpoint(RESTART)";
+        let _ = self.connection.connection.query_row(checkpoint, [], |_| Ok(()));
     }
 }
 
