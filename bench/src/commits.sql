@@ -19,14 +19,11 @@ p3 AS (INSERT INTO order_outbox (order_id, seq, type, payload)
   VALUES ('b-' || CAST(:n AS text), 0, 'order.payment_pending',
     '{"at":"2026-11-21T17:01:42.412Z","cause":"placed","correlation_id":"71385f224e01f9ac3528a880f273a428","order_id":"01a1ff0e-7e8c-7c6f-b914-4a2cade82038","status":"payment_pending","traceparent":"00-cba1e8943bf90e22d8f17192f1ededa6-62eb345b8e9ca66a-01"}') RETURNING 1)
 SELECT (SELECT count(*) FROM p0), (SELECT count(*) FROM p1), (SELECT count(*) FROM p2), (SELECT count(*) FROM p3);
--- 2. The acquirer's own ledger, twice: relaxed.
-WITH p0 AS (INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, charge_calls)
-  VALUES ('b-' || CAST(:n AS text) || '/charge', 'new', 1250, 'EUR', '', 1)
+-- 2. The acquirer's own ledger: relaxed.
+WITH p0 AS (INSERT INTO acquirer_charges
+    (key, state, amount_minor, currency, method, captured_minor, captures, charge_calls)
+  VALUES ('b-' || CAST(:n AS text) || '/charge', 'taken', 1250, 'EUR', '', 1250, 1, 1)
   ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1 RETURNING state),
-relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-SELECT p0.* FROM p0, relaxed;
-WITH p0 AS (UPDATE acquirer_charges SET state = 'taken', captured_minor = amount_minor, captures = captures + 1
-  WHERE key = 'b-' || CAST(:n AS text) || '/charge' AND state = 'new' RETURNING 1),
 relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 SELECT p0.* FROM p0, relaxed;
 -- 3. The payment's document, ledger and outbox: durable.

@@ -45,6 +45,21 @@ pub const SCHEMA: Schema = Schema {
     }],
 };
 
+/// What `charge_of` reads, in its order.
+macro_rules! columns {
+    () => {
+        "state, amount_minor, currency, method, captured_minor, returned_minor,
+         charge_calls, lookup_calls, void_calls, refund_calls"
+    };
+}
+
+/// Ends a write that answers the row after it.
+macro_rules! returning {
+    () => {
+        concat!(" RETURNING ", columns!())
+    };
+}
+
 /// One key's row.
 struct Charge {
     state: String,
@@ -86,31 +101,30 @@ impl Ledger {
         major.saturating_mul(10_i64.saturating_pow(u32::from(exponent)))
     }
 
-    /// Writes to one key's row and answers it after that. An unknown key gets a `new` row
-    /// when `amount` is given.
-    async fn count(&self, statement: Statement) -> Result<Option<Charge>, Error> {
+    /// What becomes of a charge: its state, what is captured, in how many captures.
+    fn decision(&self, amount: i64, currency: &str, fault: Fault) -> (&'static str, i64, i64) {
+        match fault {
+            Fault::Decline => ("declined", 0, 0),
+            _ if amount >= self.limit_minor(currency) => ("declined", 0, 0),
+            Fault::Pending(_) => ("pending", 0, 0),
+            _ => ("taken", amount, 1),
+        }
+    }
+
+    /// Writes to one key's row and answers it after that.
+    async fn write(&self, statement: Statement) -> Result<Option<Charge>, Error> {
         let done = self.database.execute(vec![statement], Durability::Relaxed).await.map_err(unreachable)?;
         let row = done.first().and_then(|outcome| outcome.rows.first());
         row.map(charge_of).transpose().map_err(unreachable)
     }
 
     pub async fn charge(&self, key: &str, amount: Money, method: &str) -> Result<ChargeOutcome, Error> {
-        let counted =
-            sql("INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, charge_calls)
-                           VALUES ($1, 'new', $2, $3, $4, 1)
-                           ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1
-                           RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
-                                     charge_calls, lookup_calls, void_calls, refund_calls")
-            .bind(key)
-            .bind(amount.minor())
-            .bind(amount.currency().code())
-            .bind(method);
-        let Some(charge) = self.count(counted).await? else { return Err(lost("no row")) };
-        let fault = fault::of(&charge.method);
+        let charge = self.arrived(key, amount, method).await?;
+        let (fault, calls) = (fault::of(&charge.method), charge.charge_calls);
         if let Fault::DelayMillis(millis) = fault {
             WORLD.sleep(Duration::from_millis(u64::from(millis.min(DELAY_MILLIS_MAX)))).await;
         }
-        if matches!(fault, Fault::Unreachable(times) if charge.charge_calls <= times) {
+        if matches!(fault, Fault::Unreachable(times) if calls <= times) {
             return Err(Error::Unreachable("simulated".to_owned()));
         }
         if charge.state != "voided"
@@ -118,8 +132,12 @@ impl Ledger {
         {
             return Ok(ChargeOutcome::DifferentAmount);
         }
-        let decided = self.decide(key, &charge, fault).await?;
-        if matches!(fault, Fault::LostAnswer(times) if charge.charge_calls <= times) {
+        let decided = match fault {
+            _ if charge.state == "new" => self.decide(key, &charge, fault).await?,
+            Fault::DelayMillis(_) => None, // it may be another by now
+            _ => Some(charge),
+        };
+        if matches!(fault, Fault::LostAnswer(times) if calls <= times) {
             return Err(lost("simulated"));
         }
         let decided = match decided {
@@ -136,36 +154,44 @@ impl Ledger {
         })
     }
 
+    /// Counts a call and answers its row. A new charge is decided in the same write, unless its fault
+    /// is met before.
+    async fn arrived(&self, key: &str, amount: Money, method: &str) -> Result<Charge, Error> {
+        let (minor, currency) = (amount.minor(), amount.currency().code());
+        let (state, captured, captures) = match fault::of(method) {
+            Fault::DelayMillis(_) | Fault::Unreachable(_) => ("new", 0, 0),
+            fault => self.decision(minor, currency, fault),
+        };
+        let counted = sql(concat!(
+            "INSERT INTO acquirer_charges
+               (key, state, amount_minor, currency, method, captured_minor, captures, charge_calls)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 1)
+             ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1",
+            returning!()
+        ));
+        let counted = counted.bind(key).bind(state).bind(minor).bind(currency).bind(method);
+        self.write(counted.bind(captured).bind(captures)).await?.ok_or_else(|| lost("no row"))
+    }
+
     /// Decides a new charge, once, and answers the row after it: the state is the guard, so a void
     /// that came first wins. `None`: it was decided before.
     async fn decide(&self, key: &str, charge: &Charge, fault: Fault) -> Result<Option<Charge>, Error> {
-        if charge.state != "new" {
-            return Ok(None);
-        }
-        let declined = fault == Fault::Decline || charge.amount >= self.limit_minor(&charge.currency);
-        let statement = if declined {
-            sql("UPDATE acquirer_charges SET state = 'declined' WHERE key = $1 AND state = 'new'
-                 RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
-                           charge_calls, lookup_calls, void_calls, refund_calls")
-        } else if matches!(fault, Fault::Pending(_)) {
-            sql("UPDATE acquirer_charges SET state = 'pending' WHERE key = $1 AND state = 'new'
-                 RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
-                           charge_calls, lookup_calls, void_calls, refund_calls")
-        } else {
-            sql("UPDATE acquirer_charges SET state = 'taken', captured_minor = amount_minor, captures = captures + 1
-                 WHERE key = $1 AND state = 'new'
-                 RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
-                           charge_calls, lookup_calls, void_calls, refund_calls")
-        };
-        self.count(statement.bind(key)).await
+        let (state, captured, captures) = self.decision(charge.amount, &charge.currency, fault);
+        let decided = sql(concat!(
+            "UPDATE acquirer_charges SET state = $1, captured_minor = $2, captures = $3
+             WHERE key = $4 AND state = 'new'",
+            returning!()
+        ));
+        self.write(decided.bind(state).bind(captured).bind(captures).bind(key)).await
     }
 
     pub async fn lookup(&self, key: &str) -> Result<Standing, Error> {
-        let counted = sql("UPDATE acquirer_charges SET lookup_calls = lookup_calls + 1 WHERE key = $1
-                           RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
-                                     charge_calls, lookup_calls, void_calls, refund_calls")
+        let counted = sql(concat!(
+            "UPDATE acquirer_charges SET lookup_calls = lookup_calls + 1 WHERE key = $1",
+            returning!()
+        ))
         .bind(key);
-        let Some(charge) = self.count(counted).await? else { return Ok(Standing::Unknown) };
+        let Some(charge) = self.write(counted).await? else { return Ok(Standing::Unknown) };
         let fault = fault::of(&charge.method);
         let decides = charge.state == "pending"
             && matches!(fault, Fault::Pending(lookups) if charge.lookup_calls >= lookups);
@@ -181,11 +207,12 @@ impl Ledger {
     }
 
     pub async fn refund(&self, key: &str, refund_key: &str, amount: Money) -> Result<RefundOutcome, Error> {
-        let counted = sql("UPDATE acquirer_charges SET refund_calls = refund_calls + 1 WHERE key = $1
-                           RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
-                                     charge_calls, lookup_calls, void_calls, refund_calls")
+        let counted = sql(concat!(
+            "UPDATE acquirer_charges SET refund_calls = refund_calls + 1 WHERE key = $1",
+            returning!()
+        ))
         .bind(key);
-        let Some(charge) = self.count(counted).await?.filter(|charge| charge.state == "taken") else {
+        let Some(charge) = self.write(counted).await?.filter(|charge| charge.state == "taken") else {
             return Ok(RefundOutcome::NotCaptured);
         };
         let statements = vec![
@@ -215,14 +242,14 @@ impl Ledger {
 
     pub async fn void(&self, key: &str) -> Result<Standing, Error> {
         for _ in 0..WRITE_TRIES_MAX {
-            let counted =
-                sql("INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, void_calls)
+            let counted = sql(concat!(
+                "INSERT INTO acquirer_charges (key, state, amount_minor, currency, method, void_calls)
                      VALUES ($1, 'voided', 0, '', '', 1)
-                     ON CONFLICT (key) DO UPDATE SET void_calls = acquirer_charges.void_calls + 1
-                     RETURNING state, amount_minor, currency, method, captured_minor, returned_minor,
-                               charge_calls, lookup_calls, void_calls, refund_calls")
-                .bind(key);
-            let Some(charge) = self.count(counted).await? else { return Err(lost("no row")) };
+                     ON CONFLICT (key) DO UPDATE SET void_calls = acquirer_charges.void_calls + 1",
+                returning!()
+            ))
+            .bind(key);
+            let Some(charge) = self.write(counted).await? else { return Err(lost("no row")) };
             let fault = fault::of(&charge.method);
             if matches!(fault, Fault::VoidFails(times) if charge.void_calls <= times) {
                 return Err(Error::Unreachable("simulated".to_owned()));
@@ -251,10 +278,8 @@ impl Ledger {
     }
 
     async fn find(&self, key: &str) -> Result<Option<Charge>, Error> {
-        let statement = sql("SELECT state, amount_minor, currency, method, captured_minor, returned_minor,
-                                    charge_calls, lookup_calls, void_calls, refund_calls
-                             FROM acquirer_charges WHERE key = $1")
-        .bind(key);
+        let statement =
+            sql(concat!("SELECT ", columns!(), " FROM acquirer_charges WHERE key = $1")).bind(key);
         let found = self.database.query(statement).await.map_err(unreachable)?;
         found.rows.first().map(charge_of).transpose().map_err(unreachable)
     }

@@ -2,18 +2,17 @@
 //! address. What the host takes more than this is the price of components: their isolation, the
 //! calls between them, tokens.
 
-use std::convert::Infallible;
+#[path = "shared/serve.rs"]
+mod serve;
+
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use settle_order_core::{
@@ -22,12 +21,11 @@ use settle_order_core::{
 use settle_payment_core::{self as payment, Processed};
 use settle_ports::{
     Acquirer, AcquirerError, CallContext, ChargeOutcome, Database as _, Durability, Migration, RefundOutcome,
-    Schema, Standing, Statement, World as _, sql,
+    Schema, Standing, World as _, sql,
 };
 use settle_tests::native::{NativeDb, TestLimiter, TestWorld, alice, context};
 use settle_types::{Currency, FailureReason, Money, OperationKey, OrderId, PaymentMethod};
 use sha2::{Digest as _, Sha256};
-use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
 type Service = Orders<TestWorld, NativeDb, InProcess, TestLimiter>;
@@ -53,29 +51,11 @@ async fn serve(folder: &Path) -> Result<()> {
         slow_product: None,
     };
     let orders = Rc::new(Orders::new(world, database, payments, TestLimiter::default(), settings));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}", listener.local_addr()?);
+    let listener = serve::listen().await?;
     loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let orders = orders.clone();
-        tokio::task::spawn_local(async move {
-            let answer = service_fn(|request| answer(&orders, request));
-            let connection = hyper::server::conn::http1::Builder::new();
-            // Err: the client went away.
-            let _ = connection.serve_connection(TokioIo::new(stream), answer).await;
-        });
+        let (stream, orders) = (serve::accept(&listener).await?, orders.clone());
+        tokio::task::spawn_local(serve::serve(stream, move |request| place(orders.clone(), request)));
     }
-}
-
-async fn answer(orders: &Service, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, body) = match place(orders, request).await {
-        Ok(order) => (StatusCode::CREATED, order),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": format!("{error:#}") })),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = status;
-    Ok(response)
 }
 
 #[derive(Deserialize)]
@@ -96,7 +76,7 @@ struct Price {
     currency: String,
 }
 
-async fn place(orders: &Service, request: Request<Incoming>) -> Result<Value> {
+async fn place(orders: Rc<Service>, request: Request<Incoming>) -> Result<Value> {
     let key = request.headers().get("idempotency-key").context("no idempotency key")?.clone();
     let bytes = request.into_body().collect().await?.to_bytes();
     let body: Body = serde_json::from_slice(&bytes)?;
@@ -165,15 +145,8 @@ const ACQUIRER: Schema = Schema {
     }],
 };
 
-/// The test acquirer's two writes of a charge.
+/// The test acquirer's write of a charge.
 struct Till(NativeDb);
-
-impl Till {
-    async fn write(&self, statement: Statement) -> Result<(), AcquirerError> {
-        let written = self.0.execute(vec![statement], Durability::Relaxed).await;
-        written.map(drop).map_err(|error| AcquirerError::OutcomeUnknown(error.to_string()))
-    }
-}
 
 impl Acquirer for Till {
     async fn charge(
@@ -182,14 +155,14 @@ impl Acquirer for Till {
         amount: Money,
         _: Option<&PaymentMethod>,
     ) -> Result<ChargeOutcome, AcquirerError> {
-        let counted = sql("INSERT INTO acquirer_charges (key, state, amount_minor, charge_calls)
-                           VALUES ($1, 'new', $2, 1)
-                           ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1
-                           RETURNING state");
-        self.write(counted.bind(key.as_str()).bind(amount.minor())).await?;
-        let taken = sql("UPDATE acquirer_charges SET state = 'taken', captured_minor = amount_minor
-                         WHERE key = $1 AND state = 'new' RETURNING state");
-        self.write(taken.bind(key.as_str())).await?;
+        let taken =
+            sql("INSERT INTO acquirer_charges (key, state, amount_minor, captured_minor, charge_calls)
+                         VALUES ($1, 'taken', $2, $2, 1)
+                         ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1
+                         RETURNING state");
+        let written =
+            self.0.execute(vec![taken.bind(key.as_str()).bind(amount.minor())], Durability::Relaxed);
+        written.await.map_err(|error| AcquirerError::OutcomeUnknown(error.to_string()))?;
         Ok(ChargeOutcome::Approved)
     }
 

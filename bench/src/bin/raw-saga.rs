@@ -4,19 +4,17 @@
 //! component, no token, no recovery, no service of its own for payments. The statements are those
 //! that `pgbench` sends, with the key as their parameter.
 
-use std::convert::Infallible;
+#[path = "shared/serve.rs"]
+mod serve;
+
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
+use hyper::Request;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
 
 const COMMITS: &str = include_str!("../commits.sql");
@@ -29,32 +27,14 @@ async fn main() -> Result<()> {
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_config(url.parse()?, NoTls, recycling);
     let pool = Pool::builder(manager).max_size(connections).build()?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("http://{}", listener.local_addr()?);
+    let listener = serve::listen().await?;
     loop {
-        let (stream, _) = listener.accept().await?;
-        stream.set_nodelay(true)?;
-        let pool = pool.clone();
-        tokio::spawn(async move {
-            let answer = service_fn(|request| answer(&pool, request));
-            let connection = hyper::server::conn::http1::Builder::new();
-            // Err: the client went away.
-            let _ = connection.serve_connection(TokioIo::new(stream), answer).await;
-        });
+        let (stream, pool) = (serve::accept(&listener).await?, pool.clone());
+        tokio::spawn(serve::serve(stream, move |request| place(pool.clone(), request)));
     }
 }
 
-async fn answer(pool: &Pool, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let (status, body) = match place(pool, request).await {
-        Ok(order) => (StatusCode::CREATED, order),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": format!("{error:#}") })),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = status;
-    Ok(response)
-}
-
-async fn place(pool: &Pool, request: Request<Incoming>) -> Result<Value> {
+async fn place(pool: Pool, request: Request<Incoming>) -> Result<Value> {
     let key = request.headers().get("idempotency-key").context("no idempotency key")?.to_str()?.to_owned();
     let body = request.into_body().collect().await?.to_bytes();
     let order: Value = serde_json::from_slice(&body)?;
