@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::Method;
 use serde_json::json;
-use settle_tests::client::{Client, one_item, one_item_by};
+use settle_tests::client::{Client, one_item, one_item_by, refused_at_once};
 use settle_tests::host::{Host, manifest_with};
 
 fn gateway(host: &Host) -> String {
@@ -213,20 +213,7 @@ async fn a_service_over_its_capacity_refuses_some_and_is_not_cut_off() {
     });
     let host = Host::start(&["--manifest", manifest.to_str().unwrap()]);
     let client = host.edge().register("alice").await;
-    let slow = |number: u32| {
-        let client = client.clone();
-        let body = one_item_by("book", 1250, "sim:delay:800");
-        tokio::spawn(async move { client.place(&format!("k{number}"), &body).await })
-    };
-    let answers: Vec<_> = (0..30).map(slow).collect();
-    let mut refused = 0;
-    for answer in answers {
-        let answer = answer.await.unwrap();
-        if answer.status != 201 {
-            assert_eq!((answer.status, answer.problem().as_str()), (503, "unavailable"));
-            refused += 1;
-        }
-    }
+    let refused = refused_at_once(&client, 30).await;
     assert!(refused >= 25, "{refused} of 30 were refused");
     let health = client.get(&format!("{}/health", gateway(&host))).await.json();
     assert_eq!(health["details"]["order"], json!({ "ready": true, "breaker": "closed" }));

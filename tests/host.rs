@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use settle_tests::acquirer_ledger::{orders, violations};
-use settle_tests::client::{Client, one_item, one_item_by};
+use settle_tests::client::{Client, one_item, one_item_by, refused_at_once};
 use settle_tests::host::{Host, binary, command, manifest_with, probe_manifest, root};
 
 /// Starts a host that must fail, and answers what it says.
@@ -251,22 +251,7 @@ async fn past_its_capacity_a_service_refuses_at_once_and_recovers() {
     });
     let host = Host::start(&["--manifest", manifest.to_str().unwrap()]);
     let client = host.client().admin().await;
-    let slow = |number: u32| {
-        let client = client.clone();
-        let body = one_item_by("book", 1250, "sim:delay:800");
-        tokio::spawn(async move { client.place(&format!("k{number}"), &body).await })
-    };
-    let answers: Vec<_> = (0..12).map(slow).collect();
-    let mut refused = 0;
-    for answer in answers {
-        let answer = answer.await.unwrap();
-        if answer.status == 503 {
-            assert_eq!((answer.problem().as_str(), answer.header("retry-after")), ("unavailable", Some("1")));
-            refused += 1;
-        } else {
-            assert_eq!(answer.status, 201);
-        }
-    }
+    let refused = refused_at_once(&client, 12).await;
     assert!((8..=10).contains(&refused), "{refused} of 12 were refused");
     assert_eq!(client.place("later", &one_item("book", 1250)).await.status, 201);
     assert!(violations(&host.data).is_empty());

@@ -1,5 +1,6 @@
 //! What is compared: systems that place durable orders, each with all that it needs.
 
+use std::any::Any;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -29,33 +30,23 @@ pub struct Contender {
     pub target: Target,
     /// Its processes; their children count as well.
     roots: Vec<u32>,
-    _running: Running,
-}
-
-enum Running {
-    Host { _host: Host },
-    HostOnServer { _host: Host, _server: Server },
-    ProgramOnServer { _program: Program, _server: Server },
-    Programs { _programs: Vec<Program> },
+    /// What runs, kept until it is dropped.
+    _running: Box<dyn Any>,
 }
 
 impl Contender {
     pub async fn settle_sqlite(folder: &Path) -> Result<Self> {
         let host = Host::start_in(&empty(folder, "settle")?, &[]);
         let target = Target::orders(&host.client().admin().await)?;
-        Ok(Self {
-            name: "settle, SQLite",
-            target,
-            roots: vec![host.pid()],
-            _running: Running::Host { _host: host },
-        })
+        let roots = vec![host.pid()];
+        Ok(Self { name: "settle, SQLite", target, roots, _running: Box::new(host) })
     }
 
     pub async fn settle_postgres(folder: &Path) -> Result<Self> {
         let (server, host) = on_postgres(&empty(folder, "settle-postgres")?).await;
         let target = Target::orders(&host.client().admin().await)?;
         let (roots, name) = (vec![host.pid(), server.pid()], "settle, PostgreSQL");
-        Ok(Self { name, target, roots, _running: Running::HostOnServer { _host: host, _server: server } })
+        Ok(Self { name, target, roots, _running: Box::new((host, server)) })
     }
 
     /// The saga by hand, in the tables that our host makes.
@@ -70,8 +61,7 @@ impl Contender {
         let (program, address) = Program::telling(command.args([&url, RAW_CONNECTIONS]))?;
         let target = plain(&address, "/v1/orders", 201)?;
         let roots = vec![program.0.id(), server.pid()];
-        let running = Running::ProgramOnServer { _program: program, _server: server };
-        Ok(Self { name: "raw PostgreSQL", target, roots, _running: running })
+        Ok(Self { name: "raw PostgreSQL", target, roots, _running: Box::new((program, server)) })
     }
 
     pub async fn native(folder: &Path) -> Result<Self> {
@@ -79,12 +69,7 @@ impl Contender {
         let (program, address) = Program::telling(command.arg(empty(folder, "native")?))?;
         let target = plain(&address, "/v1/orders", 201)?;
         let roots = vec![program.0.id()];
-        Ok(Self {
-            name: "native cores, SQLite",
-            target,
-            roots,
-            _running: Running::Programs { _programs: vec![program] },
-        })
+        Ok(Self { name: "native cores, SQLite", target, roots, _running: Box::new(program) })
     }
 
     pub async fn restate_rust(folder: &Path) -> Result<Self> {
@@ -151,15 +136,12 @@ impl Contender {
         }
         let target = plain(&format!("http://127.0.0.1:{ingress}"), "/Orders/place", 200)?;
         let roots = programs.iter().map(|program| program.0.id()).collect();
-        Ok(Self { name, target, roots, _running: Running::Programs { _programs: programs } })
+        Ok(Self { name, target, roots, _running: Box::new(programs) })
     }
 
     /// Processor time of all its processes until now.
     pub fn cpu(&self) -> Result<Duration> {
-        let mut ticks = 0;
-        for stat in self.stats()? {
-            ticks += stat.ticks;
-        }
+        let ticks: u64 = self.stats()?.iter().map(|stat| stat.ticks).sum();
         Ok(Duration::from_millis(ticks * 10)) // a tick is 10 ms on Linux
     }
 

@@ -53,12 +53,10 @@ async fn everything(folder: &Path, quick: bool, million: bool) -> Result<()> {
         if quick { (5, 2, &[1, 64]) } else { (5, 4, &[1, 16, 64, 256]) };
     let saga = saga::run(folder, rounds, Duration::from_secs(seconds), clients).await?;
     let start = start::run(folder, 7).await?;
-    let growth = match (quick, million) {
-        (true, _) => Err("too long for a quick run".to_owned()),
-        (false, million) => {
-            let most = if million { 1_000_000 } else { 100_000 };
-            Ok(growth::run(folder, most).await?)
-        }
+    let growth = if quick {
+        Err("too long for a quick run".to_owned())
+    } else {
+        Ok(growth::run(folder, if million { 1_000_000 } else { 100_000 }).await?)
     };
     report::write(&report::Measured { saga, start, growth, rounds, phase_seconds: seconds })
 }

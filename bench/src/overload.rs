@@ -82,8 +82,8 @@ async fn round(host: &Host, targets: &[Target], round: u32, phase: Duration) -> 
             millis(max)
         );
     }
-    let quarters: Vec<f64> = memory.iter().copied().step_by(memory.len().div_ceil(8).max(1)).collect();
-    println!("  memory from the flood's start on, MB: {quarters:.0?}");
+    let seen: Vec<f64> = memory.iter().copied().step_by(memory.len().div_ceil(8).max(1)).collect();
+    println!("  memory from the flood's start on, MB: {seen:.0?}");
     let usual = windows(&before).into_iter().map(|(_, p99)| p99).max().unwrap_or_default();
     let bad = |(succeeded, p99): &(bool, Duration)| !succeeded || *p99 > usual * 2;
     let windows = windows(&after);

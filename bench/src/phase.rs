@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -57,6 +58,12 @@ pub fn middle(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+/// The least and the most.
+pub fn spread(values: &[f64]) -> (f64, f64) {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    (least, values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+}
+
 pub fn median(what: &str, phases: &[Phase]) {
     let rate = middle(phases.iter().map(Phase::rate).collect());
     let at = |share| middle(phases.iter().map(|phase| millis(phase.at(share))).collect());
@@ -65,6 +72,11 @@ pub fn median(what: &str, phases: &[Phase]) {
 
 /// Writes a page and syncs it, over and over: what a durable commit cannot be faster than.
 pub fn fsyncs(folder: &Path, time: Duration) -> Result<Phase> {
+    paced_fsyncs(folder, time, Duration::ZERO)
+}
+
+/// The same with a pause after each: some disks stall when they are asked now and then.
+pub fn paced_fsyncs(folder: &Path, time: Duration, pause: Duration) -> Result<Phase> {
     let path = folder.join("fsync-probe");
     let mut file = File::create(&path)?;
     file.write_all(&vec![0; FSYNC_BYTES * 64])?;
@@ -75,6 +87,7 @@ pub fn fsyncs(folder: &Path, time: Duration) -> Result<Phase> {
         file.write_all_at(&page, (latencies.len() % 64 * FSYNC_BYTES) as u64)?;
         file.sync_data()?;
         latencies.push(begun.elapsed());
+        thread::sleep(pause);
     }
     fs::remove_file(path)?;
     Ok(Phase::new(latencies, started.elapsed()))

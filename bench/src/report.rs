@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use settle_tests::host::root;
 
 use crate::growth::Growth;
-use crate::phase::middle;
+use crate::phase::{middle, spread};
 use crate::plot::{Line, plot};
 use crate::saga::{Saga, Series};
 use crate::start::Start;
@@ -30,9 +30,7 @@ impl Ratio {
         let (key, goal) = (self.key, self.goal);
         match &self.rounds {
             Ok(rounds) => {
-                let least = rounds.iter().copied().fold(f64::INFINITY, f64::min);
-                let most = rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let middle = middle(rounds.clone());
+                let (middle, (least, most)) = (middle(rounds.clone()), spread(rounds));
                 // A comparison with 1 that the rounds do not agree on says nothing.
                 let noise = if least < 1.0 && most > 1.0 && key.contains("_vs_") {
                     " (within the noise)"
@@ -151,16 +149,15 @@ fn markdown(measured: &Measured, ratios: &[Ratio]) -> Result<String> {
         "By `cargo xtask bench`: {} rounds of {} s, contenders in turn, median of the rounds.",
         measured.rounds, measured.phase_seconds
     )?;
-    let spread = |values: &[f64]| {
-        let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        (middle(values.to_vec()), least, most)
+    let told = |values: &[f64], digits: usize| {
+        let (middle, (least, most)) = (middle(values.to_vec()), spread(values));
+        format!("{middle:.digits$} ms ({least:.digits$} to {most:.digits$})")
     };
-    let ((sync, sync_least, sync_most), (work, work_least, work_most)) =
-        (spread(&saga.fsync), spread(&saga.work));
     writeln!(
         out,
-        "The disk's fsync of 8 KiB took {sync:.3} ms ({sync_least:.3} to {sync_most:.3}), a fixed piece of work {work:.1} ms ({work_least:.1} to {work_most:.1}).\nGenerator and contenders share {} cores.\n",
+        "The disk's fsync of 8 KiB took {}, a fixed piece of work {}.\nGenerator and contenders share {} cores.\n",
+        told(&saga.fsync, 3),
+        told(&saga.work, 1),
         std::thread::available_parallelism()?
     )?;
     out.push_str("| ratio | median | spread | goal |\n|---|---|---|---|\n");

@@ -183,3 +183,23 @@ pub fn one_item_by(product: &str, minor: i64, method: &str) -> Value {
     body["payment_method"] = method.into();
     body
 }
+
+/// Places slow orders at once and tells how many were refused: each with 503 and when to come again.
+pub async fn refused_at_once(client: &Client, orders: u32) -> u32 {
+    let slow = |number: u32| {
+        let client = client.clone();
+        let body = one_item_by("book", 1250, "sim:delay:800");
+        tokio::spawn(async move { client.place(&format!("k{number}"), &body).await })
+    };
+    let answers: Vec<_> = (0..orders).map(slow).collect();
+    let mut refused = 0;
+    for answer in answers {
+        let answer = answer.await.unwrap();
+        if answer.status != 201 {
+            assert_eq!((answer.status, answer.problem().as_str()), (503, "unavailable"));
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            refused += 1;
+        }
+    }
+    refused
+}

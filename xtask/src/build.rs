@@ -48,7 +48,8 @@ pub fn all() -> Result<PathBuf> {
 /// What `bench` compares us with.
 pub fn bench_contenders(all: bool) -> Result<()> {
     let mut ours = Command::new("cargo");
-    check(ours.args(["build", "--release", "-p", "settle-bench", "--bins"]))?;
+    ours.args(["build", "--release", "--bin", "settle-bench", "--bin", "raw-saga", "--bin", "native-saga"]);
+    check(ours.args(natives()))?;
     if !all {
         return Ok(());
     }
