@@ -1,8 +1,9 @@
-//! What operators ask: what happened to an order, and does all money agree.
+//! What operators ask: what happened to an order, does all money agree, and how do old orders leave.
 //!
-//! Reads only: a data directory, beside its host or after it, or a running host by its API. On
+//! All but `archive` read only: a data directory, beside its host or after it, or a running host by its API. On
 //! PostgreSQL the same tables are in each service's schema; there the API is asked.
 
+mod archive;
 mod running;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use settle_types::{Currency, Money, Timestamp};
 
+pub use archive::archive;
 pub use running::{Running, Told};
 
 /// The three ledgers of a data directory.

@@ -37,23 +37,25 @@ pub fn all() -> Result<PathBuf> {
         check(build.args(["build", "--profile", GUEST_PROFILE, "--target", GUEST_TARGET, "-p", guest]))?;
     }
     // Of the whole workspace, as the tests are: with other features everything would be built twice.
-    let mut host = Command::new("cargo");
+    let mut host = cargo();
     host.args(["build", "--release", "--bin", "settle", "--bin", "settle-sim", "--bin", "settle-model"])
-        .args(["--bin", "settle-explain", "--bin", "settle-reconcile"])
+        .args(["--bin", "settle-explain", "--bin", "settle-reconcile", "--bin", "settle-archive"])
         .args(natives());
     check(&mut host)?;
     Ok(env::current_dir()?.join(target_dir()).join("release/settle"))
 }
 
-/// What `bench` compares us with.
-pub fn bench_contenders(all: bool) -> Result<()> {
-    let mut ours = Command::new("cargo");
+/// The bench, and what it is compared with in its own package.
+pub fn bench() -> Result<PathBuf> {
+    let mut ours = cargo();
     ours.args(["build", "--release", "--bin", "settle-bench", "--bin", "raw-saga", "--bin", "native-saga"]);
     check(ours.args(natives()))?;
-    if !all {
-        return Ok(());
-    }
-    let mut restate = Command::new("cargo");
+    Ok(target_dir().join("release/settle-bench"))
+}
+
+/// Others that the bench compares us with.
+pub fn bench_peers() -> Result<()> {
+    let mut restate = cargo();
     restate.args([
         "build",
         "--release",
@@ -173,9 +175,24 @@ pub fn guest_toolchain() -> Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
+/// Cargo as a developer would start it. The variables that `cargo run` gave this process would be
+/// news to some packages' build scripts, and everything that depends on them would be built twice.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// Cargo with the guests' toolchain, whatever toolchain runs this.
 pub fn guest_cargo(toolchain: &str) -> Command {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo();
     if !toolchain.is_empty() {
         cargo.env("RUSTUP_TOOLCHAIN", toolchain);
     }

@@ -95,7 +95,9 @@ fn run(args: &[String]) -> Result<()> {
         }
         "bench" => {
             build::all()?;
-            build::bench_contenders(rest.first().is_none_or(|first| first.starts_with("--")))?;
+            if rest.first().is_none_or(|first| first.starts_with("--")) {
+                build::bench_peers()?;
+            }
             if rest.first() == Some(&"hosts") {
                 build::for_every_host()?;
                 install_wasmcloud()?;
@@ -148,7 +150,7 @@ fn test(name: Option<&str>) -> Result<()> {
     let mut args = vec!["test", "--release", "--no-fail-fast"];
     args.extend(build::natives());
     args.extend(["--test", "storage", "--test", "saga", "--test", "payments"]);
-    check(Command::new("cargo").args(&args).env("SETTLE_TEST_DATABASE", "postgres"))?;
+    check(build::cargo().args(&args).env("SETTLE_TEST_DATABASE", "postgres"))?;
     println!("the shipped components in a simulated world");
     sim(&["--matrix", "pairs"])?;
     for (profile, seeds) in SIMULATED {
@@ -179,7 +181,7 @@ fn publish(args: &[&str]) -> Result<()> {
     let names = ["settle_identity", "settle_order", "settle_payment"];
     let edge = ["settle_gateway"];
     let composed = ["identity_on_wasmcloud", "order_on_wasmcloud", "payment_on_wasmcloud"];
-    let mut publish = Command::new("cargo");
+    let mut publish = build::cargo();
     publish.args(["run", "--release", "--quiet", "-p", "settle-publish", "--", prefix]);
     publish.arg(rest.first().copied().unwrap_or("latest"));
     publish.args(edge.iter().chain(&names).chain(&composed).map(|name| folder.join(format!("{name}.wasm"))));
@@ -234,7 +236,7 @@ fn install_tools() -> Result<()> {
 }
 
 fn bench(command: &[&str], args: &[&str]) -> Result<()> {
-    cargo(&[&["run", "--release", "--quiet", "-p", "settle-bench", "--"], command, args].concat())
+    check(Command::new(build::bench()?).args(command).args(args))
 }
 
 fn lint() -> Result<()> {
@@ -258,7 +260,7 @@ fn deny() -> Result<()> {
     let tool = build::target_dir().join("deny-tools/bin/cargo-deny");
     if !tool.exists() {
         let root = build::target_dir().join("deny-tools");
-        let mut install = Command::new("cargo");
+        let mut install = build::cargo();
         install.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root"]).arg(root);
         check(&mut install)?;
     }
@@ -267,7 +269,7 @@ fn deny() -> Result<()> {
 }
 
 fn cargo(args: &[&str]) -> Result<()> {
-    check(Command::new("cargo").args(args))
+    check(build::cargo().args(args))
 }
 
 /// Runs a command to its end; an error names it.
