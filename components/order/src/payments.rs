@@ -1,4 +1,4 @@
-//! The payment service over gRPC (Connect in the `p2` edition): in process where the host has it, over a socket otherwise.
+//! The payment service: by Connect in process where the host has it, by gRPC over a socket otherwise.
 
 use settle_order_core::{Charged, Paid, Payments, PaymentsError, Undone};
 use settle_ports::CallContext;

@@ -1,5 +1,5 @@
-//! Unary calls between services: gRPC, or Connect where a host has no HTTP/2 trailers. The
-//! messages are the same protobuf.
+//! Unary calls between services: gRPC over the wire; Connect in process, or where a host has no
+//! HTTP/2 trailers. The messages are the same protobuf.
 
 use http::Method;
 use prost::Message;
@@ -8,11 +8,7 @@ use serde::de::DeserializeOwned;
 use settle_ports::{CallContext, World};
 use settle_types::{Currency, Money, MoneyError};
 
-#[cfg(feature = "p2")]
-pub use crate::connect::call;
 use crate::context::headers_of;
-#[cfg(not(feature = "p2"))]
-pub use crate::grpc::call;
 use crate::http::{Answer, Call, Outgoing, Reply, SendError, send};
 use crate::problem::{Kind, Problem};
 use crate::{connect, grpc};
@@ -100,6 +96,27 @@ pub struct Remote<'a> {
     pub origin: &'a str,
     pub path: &'a str,
     pub token: &'a str,
+}
+
+impl Remote<'_> {
+    /// Whether trailers reach us from there, and we want them: in process they are one more wait.
+    fn speaks_grpc(&self) -> bool {
+        cfg!(not(feature = "p2")) && !self.origin.ends_with(".internal")
+    }
+}
+
+/// Calls a unary method of another service.
+pub async fn call<A: Message + Default>(
+    remote: Remote<'_>,
+    message: &impl Message,
+    context: &CallContext,
+    world: &impl World,
+) -> Result<A, CallError> {
+    if remote.speaks_grpc() {
+        grpc::call(remote, message, context, world).await
+    } else {
+        connect::call(remote, message, context, world).await
+    }
 }
 
 /// Posts a framed message; `own` are the protocol's own headers.

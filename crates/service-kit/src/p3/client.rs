@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use http::Method;
 use wasip3::http::types::{ErrorCode, Fields, Request, RequestOptions, Response, Scheme};
-use wasip3::wit_bindgen::{StreamResult, spawn_local};
+use wasip3::wit_bindgen::spawn_local;
 use wasip3::{wit_future, wit_stream};
 
+use super::body::{self, Unread};
 use super::method;
 use crate::http::{ANSWER_BYTES_MAX, Answer, Outgoing, SendError, header_map};
-
-const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Sends a request and reads the whole answer.
 pub async fn send(outgoing: Outgoing<'_>) -> Result<Answer, SendError> {
@@ -20,27 +19,25 @@ pub async fn send(outgoing: Outgoing<'_>) -> Result<Answer, SendError> {
     let status = response.get_status_code();
     let headers = header_map(response.get_headers().copy_all());
     let (_done, received) = wit_future::new(|| Ok(()));
-    let (mut stream, trailers) = Response::consume_body(response, received);
-    let mut body = Vec::new();
-    loop {
-        let (result, chunk) = stream.read(Vec::with_capacity(CHUNK_BYTES)).await;
-        body.extend_from_slice(&chunk);
-        if body.len() > ANSWER_BYTES_MAX {
-            return Err(SendError::OutcomeUnknown("the answer is too large".to_owned()));
-        }
-        if matches!(result, StreamResult::Dropped) {
-            break;
-        }
-    }
-    drop(stream);
-    let trailers = trailers.await.map_err(|error| SendError::OutcomeUnknown(error.to_string()))?;
+    let (stream, trailers) = Response::consume_body(response, received);
+    let read = body::read(stream, trailers, body::length_of(&headers), ANSWER_BYTES_MAX).await;
+    let (body, trailers) = read.map_err(|unread| {
+        SendError::OutcomeUnknown(match unread {
+            Unread::TooLarge => "the answer is too large".to_owned(),
+            Unread::Broken(error) => error.to_string(),
+        })
+    })?;
     let trailers = trailers.map(|fields| header_map(fields.copy_all())).unwrap_or_default();
     Ok(Answer { status, headers, body, trailers })
 }
 
 fn request_of(outgoing: Outgoing<'_>) -> Result<Request, SendError> {
     let invalid = |what: &str| SendError::NotSent(format!("{what} is not valid"));
-    let fields = Fields::from_list(&outgoing.headers).map_err(|_| invalid("a header"))?;
+    let mut headers = outgoing.headers;
+    if !outgoing.body.is_empty() {
+        headers.push(("content-length".to_owned(), outgoing.body.len().to_string().into_bytes()));
+    }
+    let fields = Fields::from_list(&headers).map_err(|_| invalid("a header"))?;
     let (_no_trailers, trailers) = wit_future::new(|| Ok(None));
     let body = (!outgoing.body.is_empty()).then(|| {
         let (mut out, body) = wit_stream::new();

@@ -1,16 +1,14 @@
 //! From a WASI request to a `Call`, and from a `Reply` to a WASI response.
 
 use wasip3::http::types::{ErrorCode, Fields, Request, Response};
-use wasip3::wit_bindgen::{StreamResult, spawn_local};
+use wasip3::wit_bindgen::spawn_local;
 use wasip3::{wit_future, wit_stream};
 
+use super::body::{self, Unread};
 use super::method;
 use crate::http::{self, Call, Head, Reply, header_map};
 use crate::ports::GuestWorld;
 use crate::problem::{Kind, Problem};
-
-/// How much of a body is read at once.
-const CHUNK_BYTES: usize = 16 * 1024;
 
 /// Reads a request, lets `route` answer it, and writes the answer.
 pub async fn serve<F, R>(request: Request, world: GuestWorld, route: F) -> Result<Response, ErrorCode>
@@ -19,7 +17,7 @@ where
     R: Future<Output = Reply>,
 {
     let head = head_of(&request);
-    let body = read_body(request).await;
+    let body = read_body(request, body::length_of(&head.headers)).await;
     respond(http::answer(head, body, world, route).await)
 }
 
@@ -31,25 +29,14 @@ pub fn head_of(request: &Request) -> Head {
     }
 }
 
-pub async fn read_body(request: Request) -> Result<Vec<u8>, Problem> {
+/// `length`: where it is told.
+pub async fn read_body(request: Request, length: Option<usize>) -> Result<Vec<u8>, Problem> {
     let (_done, received) = wit_future::new(|| Ok(()));
-    let (mut stream, trailers) = Request::consume_body(request, received);
-    let mut body = Vec::new();
-    loop {
-        let (result, chunk) = stream.read(Vec::with_capacity(CHUNK_BYTES)).await;
-        body.extend_from_slice(&chunk);
-        if body.len() > http::BODY_BYTES_MAX {
-            return Err(http::too_large());
-        }
-        if matches!(result, StreamResult::Dropped) {
-            break;
-        }
-    }
-    drop(stream);
-    match trailers.await {
-        Ok(_) => Ok(body),
-        Err(ErrorCode::HttpRequestBodySize(_)) => Err(http::too_large()),
-        Err(_) => Err(Problem::new(Kind::MalformedRequest, "The body was cut short.")),
+    let (stream, trailers) = Request::consume_body(request, received);
+    match body::read(stream, trailers, length, http::BODY_BYTES_MAX).await {
+        Ok((body, _)) => Ok(body),
+        Err(Unread::TooLarge | Unread::Broken(ErrorCode::HttpRequestBodySize(_))) => Err(http::too_large()),
+        Err(Unread::Broken(_)) => Err(Problem::new(Kind::MalformedRequest, "The body was cut short.")),
     }
 }
 

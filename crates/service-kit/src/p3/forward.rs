@@ -17,7 +17,7 @@ pub struct Body(Request);
 impl Body {
     /// All of it, for an answer of our own.
     pub async fn read(self) -> Result<Vec<u8>, Problem> {
-        entry::read_body(self.0).await
+        entry::read_body(self.0, None).await
     }
 }
 

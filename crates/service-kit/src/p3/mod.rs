@@ -1,5 +1,6 @@
 //! A host of WASI 0.3 with our ports.
 
+mod body;
 mod client;
 mod database;
 mod entry;
