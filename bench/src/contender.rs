@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use http::Method;
 use serde_json::json;
 use settle_tests::client::{Client, one_item};
-use settle_tests::host::{Host, root, target};
+use settle_tests::host::{Host, program, root, target};
 use settle_tests::postgres::Server;
 
 use crate::drive::Target;
@@ -57,7 +57,7 @@ impl Contender {
         ensure!(client.place("tables", &one_item("book", 1250)).await.status == 201, "no first order");
         let url = format!("{}{SEARCH_PATH}", server.url("postgres"));
         drop(host);
-        let mut command = Command::new(target().join("release/raw-saga"));
+        let mut command = Command::new(program("raw-saga"));
         let (program, address) = Program::telling(command.args([&url, RAW_CONNECTIONS]))?;
         let target = plain(&address, "/v1/orders", 201)?;
         let roots = vec![program.0.id(), server.pid()];
@@ -65,7 +65,7 @@ impl Contender {
     }
 
     pub async fn native(folder: &Path) -> Result<Self> {
-        let mut command = Command::new(target().join("release/native-saga"));
+        let mut command = Command::new(program("native-saga"));
         let (program, address) = Program::telling(command.arg(empty(folder, "native")?))?;
         let target = plain(&address, "/v1/orders", 201)?;
         let roots = vec![program.0.id()];

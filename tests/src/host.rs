@@ -22,7 +22,13 @@ pub fn target() -> PathBuf {
 
 /// The host binary, built before by `cargo xtask build`.
 pub fn binary() -> PathBuf {
-    let path = target().join("release/settle");
+    program("settle")
+}
+
+/// A program of ours, of the profile that `SETTLE_PROFILE` names (release).
+pub fn program(name: &str) -> PathBuf {
+    let profile = std::env::var("SETTLE_PROFILE").unwrap_or_else(|_| "release".to_owned());
+    let path = target().join(profile).join(name);
     assert!(path.exists(), "{} is missing: run `cargo xtask build`", path.display());
     path
 }

@@ -12,6 +12,7 @@ use crate::check;
 
 pub const GUEST_TARGET: &str = "wasm32-wasip2";
 pub const GUEST_PROFILE: &str = "component";
+pub const DIST_PROFILE: &str = "dist";
 /// Of the edition for the wasmCloud 1.x lattice, which lies beside the other.
 pub const LATTICE_PROFILE: &str = "lattice";
 /// One cargo call each: in a common call features unify, and the components grow.
@@ -45,11 +46,29 @@ pub fn all() -> Result<PathBuf> {
     Ok(env::current_dir()?.join(target_dir()).join("release/settle"))
 }
 
-/// The bench, and what it is compared with in its own package.
-pub fn bench() -> Result<PathBuf> {
-    let mut ours = cargo();
-    ours.args(["build", "--release", "--bin", "settle-bench", "--bin", "raw-saga", "--bin", "native-saga"]);
-    check(ours.args(natives()))?;
+/// The shipped programs, beside each other; answers the host's path.
+pub fn dist() -> Result<PathBuf> {
+    all()?;
+    build_dist(&["settle", "settle-explain", "settle-reconcile", "settle-archive"])?;
+    Ok(env::current_dir()?.join(target_dir()).join(DIST_PROFILE).join("settle"))
+}
+
+/// The shipped host, and what it is compared with in our own language, built as it is.
+pub fn bench_contenders() -> Result<()> {
+    all()?;
+    build_dist(&["settle", "raw-saga", "native-saga"])
+}
+
+fn build_dist(programs: &[&str]) -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--profile", DIST_PROFILE]);
+    check(build.args(programs.iter().flat_map(|program| ["--bin", program])).args(natives()))
+}
+
+/// The tool that measures.
+pub fn bench_tool() -> Result<PathBuf> {
+    let mut tool = cargo();
+    check(tool.args(["build", "--release", "--bin", "settle-bench"]).args(natives()))?;
     Ok(target_dir().join("release/settle-bench"))
 }
 

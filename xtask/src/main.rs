@@ -27,6 +27,7 @@ const HELP: &str = "cargo xtask COMMAND
 
   build             the components and the host; the last line is the host's path
   build --for HOST  also what HOST needs beside the components: spin, wasmcloud, lattice
+  dist              the same as it is shipped: slower to build, faster to run; in target/dist
   up [-- ARGS]      build, then `settle up ARGS`
   doctor [-- ARGS]  build, then `settle doctor ARGS`
   test [NAME]       tidy, format, build, then every test (or those whose name has NAME)
@@ -93,8 +94,12 @@ fn run(args: &[String]) -> Result<()> {
             build::all()?;
             settle(&["model"], &rest)
         }
+        "dist" => {
+            println!("{}", build::dist()?.display());
+            Ok(())
+        }
         "bench" => {
-            build::all()?;
+            build::bench_contenders()?;
             if rest.first().is_none_or(|first| first.starts_with("--")) {
                 build::bench_peers()?;
             }
@@ -103,12 +108,12 @@ fn run(args: &[String]) -> Result<()> {
                 install_wasmcloud()?;
             }
             install_tools()?;
-            bench(&[], &rest)
+            check(Command::new(build::bench_tool()?).args(rest).env("SETTLE_PROFILE", build::DIST_PROFILE))
         }
         "load" => {
             build::all()?;
             install_python("load-tools", &["k6"], &LOAD_TOOLS)?;
-            bench(&["load"], &rest)
+            check(Command::new(build::bench_tool()?).arg("load").args(rest))
         }
         "pact" => {
             let tool = ["run", "--release", "--quiet", "-p", "settle-contract", "--bin", "settle-pact", "--"];
@@ -233,10 +238,6 @@ fn install_tools() -> Result<()> {
     println!("installing {}", missing.join(", "));
     check(Command::new("apt-get").args(["update", "-qq"]))?;
     check(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing))
-}
-
-fn bench(command: &[&str], args: &[&str]) -> Result<()> {
-    check(Command::new(build::bench()?).args(command).args(args))
 }
 
 fn lint() -> Result<()> {
