@@ -7,9 +7,12 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use settle_tests::host::{binary, cache, root};
+use settle_tests::host::{binary, cache, program, root};
 
 const MORE_MAX: f64 = 1.03;
+/// Orders that the native cores place under callgrind: what both runs do beside is left out.
+const FEW: u32 = 20;
+const MANY: u32 = 120;
 
 #[test]
 fn what_one_order_costs_is_what_it_did() {
@@ -20,11 +23,13 @@ fn what_one_order_costs_is_what_it_did() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut now: BTreeMap<String, f64> = serde_json::from_slice(&output.stdout).unwrap();
+    let more = native_instructions(MANY) - native_instructions(FEW);
+    now.insert("instructions: native cores and SQLite".to_owned(), (more / f64::from(MANY - FEW)).round());
     let file = root().join("tests/cost.json");
     if std::env::var_os("SETTLE_WRITE").is_some() {
-        std::fs::write(&file, &output.stdout).unwrap();
+        std::fs::write(&file, serde_json::to_string_pretty(&now).unwrap() + "\n").unwrap();
     }
-    let now: BTreeMap<String, f64> = serde_json::from_slice(&output.stdout).unwrap();
     let kept = std::fs::read_to_string(file).unwrap();
     let kept: BTreeMap<String, f64> = serde_json::from_str(&kept).unwrap();
     let names = |counts: &BTreeMap<String, f64>| counts.keys().cloned().collect::<Vec<_>>();
@@ -40,4 +45,19 @@ fn what_one_order_costs_is_what_it_did() {
             "{name}: {now} an order is less than {kept}: keep the gain, write it down"
         );
     }
+}
+
+/// Of the whole program, by callgrind.
+fn native_instructions(orders: u32) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .args([program("native-saga").as_os_str(), folder.path().as_os_str()])
+        .arg(orders.to_string())
+        .output()
+        .expect("valgrind is installed");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let collected = told.lines().find_map(|line| line.split_once("Collected : ")).expect("a count").1;
+    collected.trim().parse().unwrap()
 }

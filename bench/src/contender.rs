@@ -16,6 +16,7 @@ use settle_tests::host::{Host, program, root, target};
 use settle_tests::postgres::Server;
 
 use crate::drive::Target;
+use crate::saga::OURS;
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 /// Connections of the hand-written saga: one for each of most runs' clients, which is its best.
@@ -39,7 +40,7 @@ impl Contender {
         let host = Host::start_in(&empty(folder, "settle")?, &[]);
         let target = Target::orders(&host.client().admin().await)?;
         let roots = vec![host.pid()];
-        Ok(Self { name: "settle, SQLite", target, roots, _running: Box::new(host) })
+        Ok(Self { name: OURS, target, roots, _running: Box::new(host) })
     }
 
     pub async fn settle_postgres(folder: &Path) -> Result<Self> {
@@ -139,6 +140,11 @@ impl Contender {
         Ok(Self { name, target, roots, _running: Box::new(programs) })
     }
 
+    /// The process that answers.
+    pub fn main_process(&self) -> Result<u32> {
+        self.roots.first().copied().context("no process")
+    }
+
     /// Processor time of all its processes until now.
     pub fn cpu(&self) -> Result<Duration> {
         let ticks: u64 = self.stats()?.iter().map(|stat| stat.ticks).sum();
@@ -203,6 +209,8 @@ async fn on_postgres(folder: &Path) -> (Server, Host) {
 fn plain(origin: &str, path: &str, wanted: u16) -> Result<Target> {
     Ok(Target {
         url: format!("{origin}{path}").parse()?,
+        host: None,
+        method: Method::POST,
         authorization: String::new(),
         body: one_item("book", 1250).to_string().into(),
         wanted,
@@ -220,16 +228,16 @@ fn typescript() -> PathBuf {
     root().join("bench/peers/restate-typescript")
 }
 
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A process of ours; ended when dropped.
-struct Program(Child);
+pub struct Program(Child);
 
 impl Program {
     /// Its first line is its address.
-    fn telling(command: &mut Command) -> Result<(Self, String)> {
+    pub fn telling(command: &mut Command) -> Result<(Self, String)> {
         let child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("{command:?}"))?;
         let mut program = Self(child);
         let mut line = String::new();
@@ -239,7 +247,7 @@ impl Program {
         Ok((program, line.trim().to_owned()))
     }
 
-    fn quiet(command: &mut Command, folder: &Path) -> Result<Self> {
+    pub fn quiet(command: &mut Command, folder: &Path) -> Result<Self> {
         let log = fs::File::options().create(true).append(true).open(folder.join("log"))?;
         command.stdout(log.try_clone()?).stderr(log);
         Ok(Self(command.spawn().with_context(|| format!("{command:?}"))?))

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
-use hyper::{Request, Uri};
+use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use settle_tests::client::{Client, one_item};
 use tokio::net::TcpSocket;
@@ -27,6 +27,9 @@ const FREE_TIME_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Target {
     pub url: Uri,
+    /// Another name than the URL's, for a server of several hosts.
+    pub host: Option<String>,
+    pub method: Method,
     pub authorization: String,
     pub body: Bytes,
     /// Status of a success.
@@ -40,6 +43,8 @@ impl Target {
     pub fn orders(client: &Client) -> Result<Self> {
         Ok(Self {
             url: format!("{}/v1/orders", client.order).parse()?,
+            host: None,
+            method: Method::POST,
             authorization: format!("Bearer {}", client.token),
             body: one_item("book", 1250).to_string().into(),
             wanted: 201,
@@ -49,8 +54,11 @@ impl Target {
 
     fn request(&self, key: &str) -> Result<Request<Full<Bytes>>> {
         let authority = self.url.authority().context("a target without an authority")?;
-        let mut request = Request::post(self.url.path())
-            .header("host", authority.as_str())
+        let path = self.url.path_and_query().context("a target without a path")?;
+        let mut request = Request::builder()
+            .method(&self.method)
+            .uri(path.as_str())
+            .header("host", self.host.as_deref().unwrap_or(authority.as_str()))
             .header("content-type", "application/json")
             .header("idempotency-key", key);
         if !self.authorization.is_empty() {

@@ -6,6 +6,7 @@
 mod contender;
 mod drive;
 mod growth;
+mod hello;
 mod hosts;
 mod load;
 mod orders;
@@ -13,6 +14,7 @@ mod overload;
 mod phase;
 mod plot;
 mod postgres;
+mod profile;
 mod report;
 mod saga;
 mod start;
@@ -42,8 +44,9 @@ async fn main() -> Result<()> {
         "postgres" => postgres::run(folder.path(), rounds, phase).await,
         "hosts" => hosts::run(folder.path(), rounds, phase).await,
         "overload" => overload::run(folder.path(), rounds, phase).await,
+        "hello" => hello::run(folder.path(), rounds).await.map(drop),
         "growth" => growth::run(folder.path(), 1_000_000).await.map(drop),
-        other => bail!("there is no bench `{other}`: orders, postgres, hosts, overload, growth"),
+        other => bail!("there is no bench `{other}`: orders, postgres, hosts, hello, overload, growth"),
     }
 }
 
@@ -52,11 +55,12 @@ async fn everything(folder: &Path, quick: bool, million: bool) -> Result<()> {
     let (rounds, seconds, clients): (_, _, &[u32]) =
         if quick { (5, 2, &[1, 64]) } else { (5, 4, &[1, 16, 64, 256]) };
     let saga = saga::run(folder, rounds, Duration::from_secs(seconds), clients).await?;
+    let hello = hello::run(folder, rounds).await?;
     let start = start::run(folder, 7).await?;
     let growth = if quick {
         Err("too long for a quick run".to_owned())
     } else {
         Ok(growth::run(folder, if million { 1_000_000 } else { 100_000 }).await?)
     };
-    report::write(&report::Measured { saga, start, growth, rounds, phase_seconds: seconds })
+    report::write(&report::Measured { saga, hello, start, growth, rounds, phase_seconds: seconds })
 }

@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 use settle_tests::host::root;
 
 use crate::growth::Growth;
+use crate::hello::{self, Hello};
 use crate::phase::{middle, spread};
 use crate::plot::{Line, plot};
-use crate::saga::{Saga, Series};
+use crate::saga::{OURS, PEAK, Saga, Series};
 use crate::start::Start;
 
 /// A ratio, its goal, and why it is missing.
@@ -47,6 +48,7 @@ impl Ratio {
 /// Everything that one run measured.
 pub struct Measured {
     pub saga: Saga,
+    pub hello: Hello,
     pub start: Start,
     pub growth: Result<Growth, String>,
     pub rounds: u32,
@@ -95,12 +97,10 @@ fn ratios(measured: &Measured) -> Vec<Ratio> {
         (one, other) => one.or(other),
     };
     let pair = |a: Result<Vec<f64>, String>, b: Result<Vec<f64>, String>| Ok(by(&a?, &b?));
-    let not_measured = |reason: &str| Err(reason.to_owned());
-    let first = |read: fn(&Series) -> &Vec<f64>, clients| {
-        of("settle, SQLite", clients).map(|series| read(series).clone())
-    };
+    let first =
+        |read: fn(&Series) -> &Vec<f64>, clients| of(OURS, clients).map(|series| read(series).clone());
     vec![
-        Ratio { key: "saga64_vs_restate", goal: ">= 10", rounds: pair(rates("settle, SQLite"), restate) },
+        Ratio { key: "saga64_vs_restate", goal: ">= 10", rounds: pair(rates(OURS), restate) },
         Ratio {
             key: "saga64_vs_raw_pg",
             goal: ">= 0.8",
@@ -120,12 +120,8 @@ fn ratios(measured: &Measured) -> Vec<Ratio> {
                 of("native cores, SQLite", 64).map(|series| series.cpu.clone()),
             ),
         },
-        Ratio {
-            key: "hello_vs_wasmtime",
-            goal: ">= 1",
-            rounds: not_measured("wasmtime's command line is not installed by this project"),
-        },
-        Ratio { key: "hello_vs_wasmcloud", goal: ">= 1", rounds: not_measured("not measured yet") },
+        Ratio { key: "hello_vs_wasmtime", goal: ">= 1", rounds: measured.hello.ratios_to(hello::WASMTIME) },
+        Ratio { key: "hello_vs_wasmcloud", goal: ">= 1", rounds: measured.hello.ratios_to(hello::WASMCLOUD) },
         Ratio { key: "rss64_mb", goal: "<= 100", rounds: first(|series| &series.rss, 64) },
         Ratio { key: "ready_ms", goal: "<= 50", rounds: Ok(measured.start.ready_ms.clone()) },
         Ratio {
@@ -189,7 +185,20 @@ fn markdown(measured: &Measured, ratios: &[Ratio]) -> Result<String> {
         points: opens.iter().map(|open| (open.rate, open.p99)).collect(),
     });
     plot("latency-against-rate", "arrivals a second", "p99, ms", &lines.collect::<Vec<_>>())?;
-    out.push_str("\n![p99 against rate](results/latency-against-rate.svg)\n\n## Start and size\n\n");
+    out.push_str(
+        "\n![p99 against rate](results/latency-against-rate.svg)\n\n## Where an order's time goes\n\n",
+    );
+    match &saga.parts {
+        Some(Ok(parts)) => {
+            let cpu = saga.at(OURS, PEAK).map(|series| middle(series.cpu.clone())).unwrap_or_default();
+            writeln!(out, "Samples of the host on SQLite at {PEAK} clients.\n\n{}", parts.markdown(cpu)?)?;
+        }
+        Some(Err(error)) => writeln!(out, "Not in this run: {error:#}.\n")?,
+        None => writeln!(out, "Not in this run: the host did not start.\n")?,
+    }
+    out.push_str("## The host alone\n\nThe same component, which answers five bytes, and one that asks its like first (in process where the\nserver can), at 64 clients.\n\n");
+    out.push_str(&measured.hello.markdown()?);
+    out.push_str("\n## Start and size\n\n");
     out.push_str(&measured.start.markdown()?);
     out.push_str("\n## Growth\n\n");
     match &measured.growth {

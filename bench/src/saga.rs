@@ -10,12 +10,15 @@ use anyhow::{Context as _, Result};
 use crate::contender::Contender;
 use crate::drive::{Ended, closed, open};
 use crate::phase::{Phase, fsyncs, middle, millis};
+use crate::profile::{self, Parts};
 
 /// Part of its own peak at which each contender's open loop arrives.
 const OPEN_SHARES: [f64; 4] = [0.25, 0.5, 0.75, 0.9];
 const OPEN_CLIENTS: u32 = 256;
 /// Clients of the peak.
-const PEAK: u32 = 64;
+pub const PEAK: u32 = 64;
+/// Ourselves.
+pub const OURS: &str = "settle, SQLite";
 /// Warms each contender up.
 const FIRST: Duration = Duration::from_secs(2);
 
@@ -49,6 +52,8 @@ pub struct Saga {
     pub fsync: Vec<f64>,
     pub work: Vec<f64>,
     pub missing: Vec<String>,
+    /// Where the time of an order on SQLite goes.
+    pub parts: Option<Result<Parts>>,
 }
 
 impl Saga {
@@ -61,7 +66,7 @@ impl Saga {
 pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -> Result<Saga> {
     let mut saga = Saga::default();
     let started = [
-        ("settle, SQLite", Contender::settle_sqlite(folder).await),
+        (OURS, Contender::settle_sqlite(folder).await),
         ("settle, PostgreSQL", Contender::settle_postgres(folder).await),
         ("raw PostgreSQL", Contender::raw_postgres(folder).await),
         ("native cores, SQLite", Contender::native(folder).await),
@@ -97,6 +102,9 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
                 measure(contender, clients, round, phase, series).await?;
             }
         }
+    }
+    if let Some(ours) = contenders.iter().find(|contender| contender.name == OURS) {
+        saga.parts = Some(profile::run(ours, PEAK, folder).await);
     }
     for contender in &contenders {
         let peak = saga.at(contender.name, PEAK).map(|series| middle(series.rates.clone()));

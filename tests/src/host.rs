@@ -50,7 +50,8 @@ pub fn probe_manifest(folder: &Path) -> PathBuf {
          [application.tool.settle.listeners]
          probe = {{ port = 1, component = \"probe\" }}
          [component.probe]
-         source = {source:?}"
+         source = {source:?}
+         allowed_outbound_hosts = [\"http://probe.internal\"]"
     );
     let path = folder.join("probe.toml");
     std::fs::write(&path, text).unwrap();

@@ -12,6 +12,9 @@ use crate::check;
 
 pub const GUEST_TARGET: &str = "wasm32-wasip2";
 pub const GUEST_PROFILE: &str = "component";
+/// `wasmtime serve`, of the version that we embed.
+const WASMTIME_CLI: &str = "48.0.8";
+const WASMTIME_FEATURES: &str = "serve,run,cranelift,pooling-allocator,component-model,component-model-async";
 pub const DIST_PROFILE: &str = "dist";
 /// Of the edition for the wasmCloud 1.x lattice, which lies beside the other.
 pub const LATTICE_PROFILE: &str = "lattice";
@@ -56,7 +59,7 @@ pub fn dist() -> Result<PathBuf> {
 /// The shipped host, and what it is compared with in our own language, built as it is.
 pub fn bench_contenders() -> Result<()> {
     all()?;
-    build_dist(&["settle", "raw-saga", "native-saga"])
+    build_dist(&["settle", "raw-saga", "native-saga", "native-hello"])
 }
 
 fn build_dist(programs: &[&str]) -> Result<()> {
@@ -74,6 +77,19 @@ pub fn bench_tool() -> Result<PathBuf> {
 
 /// Others that the bench compares us with.
 pub fn bench_peers() -> Result<()> {
+    let tools = target_dir().join("bench-tools");
+    if !tools.join("bin/wasmtime").exists() {
+        let mut wasmtime = cargo();
+        wasmtime.args([
+            "install",
+            "wasmtime-cli",
+            "--version",
+            WASMTIME_CLI,
+            "--locked",
+            "--no-default-features",
+        ]);
+        check(wasmtime.args(["--features", WASMTIME_FEATURES, "--root"]).arg(tools))?;
+    }
     let mut restate = cargo();
     restate.args([
         "build",

@@ -17,6 +17,12 @@ const CARGO_DENY: &str = "0.20.2";
 /// What tries the published API, and what lints the protos.
 const API_TOOLS: [&str; 2] = ["schemathesis==4.32.5", "buf-bin==1.75.0"];
 
+/// Programs beside cargo, and their packages: strace shows an order's fsyncs, valgrind counts
+/// its instructions, perf its time.
+const TEST_TOOLS: [(&str, &str); 3] =
+    [("strace", "strace"), ("valgrind", "valgrind"), ("docker-registry", "docker-registry")];
+const BENCH_TOOLS: [(&str, &str); 1] = [("perf", "linux-perf")];
+
 /// What every full run simulates: profiles and seeds.
 const SIMULATED: [(&str, &str); 5] =
     [("storm", "0..60"), ("crash", "0..15"), ("partition", "0..10"), ("power", "0..20"), ("clock", "0..10")];
@@ -40,10 +46,10 @@ const HELP: &str = "cargo xtask COMMAND
                     push the components to an OCI registry, e.g. registry.example/settle
   bench [--quick] [--million]
                     what an order costs, beside Restate, PostgreSQL by hand and the native cores: bench/REPORT.md
-  bench orders|postgres|hosts|overload|growth [ROUNDS] [SECONDS]
-                    one thing: the host itself, one and two hosts beside pgbench, every host,
-                    ten times what a host can, a database that grows
-  load [smoke|load|stress|spike|grpc|all] [--short] [--both] [--described]
+  bench orders|postgres|hosts|hello|overload|growth [ROUNDS] [SECONDS]
+                    one thing: the host itself, one and two hosts beside pgbench, every host, the
+                    least answer beside other hosts, ten times what a host can, a database that grows
+  load [smoke|load|stress|spike|grpc|all] [--short] [--both] [--described] [--memory]
                     k6 against a host of its own, through the gateway (and past it)
   pact --file F --provider payment|identity|order --base URL [--token T]
                     verify a running provider by a consumer's pact file
@@ -100,14 +106,15 @@ fn run(args: &[String]) -> Result<()> {
         }
         "bench" => {
             build::bench_contenders()?;
-            if rest.first().is_none_or(|first| first.starts_with("--")) {
+            let whole = rest.first().is_none_or(|first| first.starts_with("--"));
+            if whole || rest.first() == Some(&"hello") {
                 build::bench_peers()?;
             }
-            if rest.first() == Some(&"hosts") {
+            if whole || matches!(rest.first(), Some(&"hosts" | &"hello")) {
                 build::for_every_host()?;
                 install_wasmcloud()?;
             }
-            install_tools()?;
+            install_tools(&BENCH_TOOLS)?;
             check(Command::new(build::bench_tool()?).args(rest).env("SETTLE_PROFILE", build::DIST_PROFILE))
         }
         "load" => {
@@ -139,9 +146,10 @@ fn test(name: Option<&str>) -> Result<()> {
     tidy::run()?;
     cargo(&["fmt", "--all", "--check"])?;
     build::all()?;
-    install_tools()?;
+    install_tools(&TEST_TOOLS)?;
     install_python("api-tools", &["schemathesis", "buf"], &API_TOOLS)?;
     let mut tools = vec!["build", "--release", "--bin", "settle-publish", "--bin", "conformance"];
+    tools.extend(["--bin", "native-saga"]);
     tools.extend(build::natives());
     cargo(&tools)?;
     let mut args = vec!["test", "--release", "--no-fail-fast"];
@@ -195,7 +203,7 @@ fn publish(args: &[&str]) -> Result<()> {
 }
 
 fn conformance(args: &[&str]) -> Result<()> {
-    install_tools()?;
+    install_tools(&TEST_TOOLS)?;
     install_wasmcloud()?;
     let mut tools = vec!["build", "--release", "--bin", "conformance"];
     tools.extend(build::natives());
@@ -220,17 +228,13 @@ fn install_python(folder: &str, programs: &[&str], packages: &[&str]) -> Result<
     check(pip.arg(folder).args(packages))
 }
 
-/// What tests run beside cargo: strace shows the fsyncs of an order, PostgreSQL is started by them.
-fn install_tools() -> Result<()> {
-    let mut missing = Vec::new();
-    if Command::new("strace").arg("-V").output().is_err() {
-        missing.push("strace");
-    }
-    if !Path::new("/usr/lib/postgresql").exists() && Command::new("postgres").arg("-V").output().is_err() {
+/// Debian packages of the programs that are not there, and PostgreSQL, which tests start.
+fn install_tools(tools: &[(&str, &'static str)]) -> Result<()> {
+    let runs = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    let absent = tools.iter().filter(|(program, _)| !runs(program));
+    let mut missing: Vec<&str> = absent.map(|(_, package)| *package).collect();
+    if !Path::new("/usr/lib/postgresql").exists() && !runs("postgres") {
         missing.push("postgresql");
-    }
-    if Command::new("docker-registry").arg("--version").output().is_err() {
-        missing.push("docker-registry");
     }
     if missing.is_empty() {
         return Ok(());

@@ -1,6 +1,6 @@
-//! `native-saga FOLDER`: the same cores on the same stores, compiled for this machine; prints its
-//! address. What the host takes more than this is the price of components: their isolation, the
-//! calls between them, tokens.
+//! `native-saga FOLDER [ORDERS]`: the same cores on the same stores, compiled for this machine; prints
+//! its address. What the host takes more than this is the price of components: their isolation, the
+//! calls between them, tokens. With a number it places so many orders itself and ends.
 
 #[path = "shared/serve.rs"]
 mod serve;
@@ -32,11 +32,20 @@ type Service = Orders<TestWorld, NativeDb, InProcess, TestLimiter>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let folder = std::env::args().nth(1).context("a folder")?;
-    LocalSet::new().run_until(serve(Path::new(&folder))).await
+    let mut args = std::env::args().skip(1);
+    let folder = args.next().context("a folder")?;
+    let orders = args.next().map(|number| number.parse::<u32>().context("a number of orders")).transpose()?;
+    let work = async {
+        let service = open(Path::new(&folder)).await;
+        match orders {
+            Some(orders) => place_all(&service, orders).await,
+            None => serve(Rc::new(service)).await,
+        }
+    };
+    LocalSet::new().run_until(work).await
 }
 
-async fn serve(folder: &Path) -> Result<()> {
+async fn open(folder: &Path) -> Service {
     let world = TestWorld::new();
     let acquirer = Till(NativeDb::open(&folder.join("acquirer.db"), &ACQUIRER, &world).await);
     let database = NativeDb::open(&folder.join("payment.db"), &payment::SCHEMA, &world).await;
@@ -50,11 +59,23 @@ async fn serve(folder: &Path) -> Result<()> {
         fail_product: None,
         slow_product: None,
     };
-    let orders = Rc::new(Orders::new(world, database, payments, TestLimiter::default(), settings));
+    Orders::new(world, database, payments, TestLimiter::default(), settings)
+}
+
+async fn place_all(service: &Service, orders: u32) -> Result<()> {
+    let body =
+        br#"{"items":[{"product_id":"book","quantity":1,"unit_price":{"minor":1250,"currency":"EUR"}}]}"#;
+    for number in 0..orders {
+        place(service, format!("key-{number}").as_bytes(), body).await?;
+    }
+    Ok(())
+}
+
+async fn serve(orders: Rc<Service>) -> Result<()> {
     let listener = serve::listen().await?;
     loop {
         let (stream, orders) = (serve::accept(&listener).await?, orders.clone());
-        tokio::task::spawn_local(serve::serve(stream, move |request| place(orders.clone(), request)));
+        tokio::task::spawn_local(serve::serve(stream, move |request| answer(orders.clone(), request)));
     }
 }
 
@@ -76,10 +97,14 @@ struct Price {
     currency: String,
 }
 
-async fn place(orders: Rc<Service>, request: Request<Incoming>) -> Result<Value> {
+async fn answer(orders: Rc<Service>, request: Request<Incoming>) -> Result<Value> {
     let key = request.headers().get("idempotency-key").context("no idempotency key")?.clone();
-    let bytes = request.into_body().collect().await?.to_bytes();
-    let body: Body = serde_json::from_slice(&bytes)?;
+    let body = request.into_body().collect().await?.to_bytes();
+    place(&orders, key.as_bytes(), &body).await
+}
+
+async fn place(orders: &Service, key: &[u8], bytes: &[u8]) -> Result<Value> {
+    let body: Body = serde_json::from_slice(bytes)?;
     let mut items = Vec::new();
     for item in body.items {
         let unit_price = Money::new(item.unit_price.minor, Currency::parse(&item.unit_price.currency)?);
@@ -88,8 +113,8 @@ async fn place(orders: Rc<Service>, request: Request<Incoming>) -> Result<Value>
     let order = NewOrder::parse(&alice(), None, items, None)?;
     let expires_at = orders.world.now().plus(Duration::from_secs(24 * 60 * 60));
     let claim = IdempotencyClaim {
-        scope: Sha256::digest(key.as_bytes()).into(),
-        fingerprint: Sha256::digest(&bytes).into(),
+        scope: Sha256::digest(key).into(),
+        fingerprint: Sha256::digest(bytes).into(),
         expires_at,
     };
     let placed = orders.place(&context(&orders.world), order, Some(claim)).await?.order;

@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use wasip3::http::types::{ErrorCode, Fields, Request, Response};
+use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
 use wasip3::{wit_bindgen, wit_future, wit_stream};
 
 struct Probe;
@@ -16,7 +16,11 @@ mod service {
 
 impl wasip3::exports::http::handler::Guest for Probe {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
-        match request.get_path_with_query().as_deref() {
+        let path = request.get_path_with_query();
+        if let Some(authority) = path.as_deref().and_then(|path| path.strip_prefix("/call?")) {
+            call(authority).await?;
+        }
+        match path.as_deref() {
             Some("/loop") => run_for_ever(),
             Some("/grow") => grow_for_ever(),
             Some("/trap") => std::process::abort(),
@@ -25,6 +29,18 @@ impl wasip3::exports::http::handler::Guest for Probe {
         }
         answer(b"hello")
     }
+}
+
+/// Asks another one of us and waits for its head.
+async fn call(authority: &str) -> Result<(), ErrorCode> {
+    let (_, no_trailers) = wit_future::new(|| Ok(None));
+    let (request, _sent) = Request::new(Fields::new(), None, no_trailers, None);
+    let invalid = |()| ErrorCode::HttpRequestUriInvalid;
+    request.set_scheme(Some(&Scheme::Http)).map_err(invalid)?;
+    request.set_authority(Some(authority)).map_err(invalid)?;
+    request.set_path_with_query(Some("/")).map_err(invalid)?;
+    let answer = wasip3::http::client::send(request).await?;
+    if answer.get_status_code() == 200 { Ok(()) } else { Err(ErrorCode::HttpProtocolError) }
 }
 
 fn run_for_ever() {

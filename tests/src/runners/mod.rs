@@ -2,7 +2,7 @@
 
 mod lattice;
 mod nats;
-mod wasmcloud;
+pub mod wasmcloud;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

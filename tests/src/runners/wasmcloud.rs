@@ -22,6 +22,8 @@ pub struct WasmCloud {
     /// NATS and the registry live longer than the host.
     beside: Vec<Child>,
     host: Option<Child>,
+    /// Which the host gave itself when it started.
+    id: String,
     nats: u16,
     registry: u16,
     pub http: u16,
@@ -69,6 +71,7 @@ impl WasmCloud {
             folder: folder.to_owned(),
             beside: Vec::new(),
             host: None,
+            id: String::new(),
             nats: free_port(),
             registry: free_port(),
             http: free_port(),
@@ -124,11 +127,27 @@ impl WasmCloud {
 
     fn push(&self) {
         for service in SERVICES {
-            let mut push = Command::new(&self.tools.wash);
-            push.args(["oci", "push", "--insecure", &self.image(service)]).arg(component(service));
-            let mut child = self.spawn(&mut push, "push.log");
-            assert!(child.wait().unwrap().success(), "push:\n{}", self.logs());
+            self.push_image(service, &component(service));
         }
+    }
+
+    fn push_image(&self, name: &str, file: &Path) {
+        let mut push = Command::new(&self.tools.wash);
+        push.args(["oci", "push", "--insecure", &self.image(name)]).arg(file);
+        let mut child = self.spawn(&mut push, "push.log");
+        assert!(child.wait().unwrap().success(), "push:\n{}", self.logs());
+    }
+
+    /// Also serves the component that knows nothing of orders; answers its host name and its name in
+    /// process.
+    pub fn start_probe(&self) -> (String, String) {
+        self.push_image("probe", &crate::host::component("probe"));
+        let mut request = self.workload("probe", "");
+        let component = &mut request["workload"]["witWorld"];
+        component["hostInterfaces"].as_array_mut().unwrap().truncate(1); // no database
+        component["components"][0]["localResources"]["allowedHosts"] = json!(["probe.settle.internal"]);
+        self.start_workload("probe", &request);
+        ("probe.settle.test".to_owned(), "probe.settle.internal".to_owned())
     }
 
     pub fn start_host(&mut self) {
@@ -142,15 +161,18 @@ impl WasmCloud {
         self.host = Some(self.spawn(&mut host, "host.log"));
         let (subject, _) =
             heartbeats.next(START_TIME_MAX).unwrap_or_else(|| panic!("no heartbeat:\n{}", self.logs()));
-        let id = subject.rsplit('.').next().unwrap().to_owned();
+        self.id = subject.rsplit('.').next().unwrap().to_owned();
         for (service, database) in SERVICES.iter().zip(&self.databases) {
-            let request = self.workload(service, database);
-            let answer = Nats::connect(self.nats)
-                .request(&format!("runtime.host.{id}.workload.start"), request.to_string().as_bytes());
-            let state = &answer["workloadStatus"]["workloadState"];
-            assert_eq!(state, "WORKLOAD_STATE_RUNNING", "{service}: {answer}\n{}", self.logs());
+            self.start_workload(service, &self.workload(service, database));
         }
         self.wait_for(self.http);
+    }
+
+    fn start_workload(&self, name: &str, request: &Value) {
+        let subject = format!("runtime.host.{}.workload.start", self.id);
+        let answer = Nats::connect(self.nats).request(&subject, request.to_string().as_bytes());
+        let state = &answer["workloadStatus"]["workloadState"];
+        assert_eq!(state, "WORKLOAD_STATE_RUNNING", "{name}: {answer}\n{}", self.logs());
     }
 
     /// A service as a workload: its component, its settings, its database, its host name.
