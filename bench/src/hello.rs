@@ -95,7 +95,7 @@ fn settle(folder: &Path) -> Result<Peer> {
 fn wasmtime(folder: &Path) -> Result<Peer> {
     let address = format!("127.0.0.1:{}", free_port()?);
     let mut serve = Command::new(target().join("bench-tools/bin/wasmtime"));
-    serve.args(["serve", "-Sp3", "-Wcomponent-model-async", "--addr", &address]).arg(component("probe"));
+    serve.args(["serve", "-Sp3,cli", "-Wcomponent-model-async", "--addr", &address]).arg(component("probe"));
     let program = Program::quiet(&mut serve, folder)?;
     wait_for(&address)?;
     let targets = targets(&format!("http://{address}"), None, &address)?;

@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use http_body_util::BodyExt as _;
-use hyper::Request;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::{Request, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use settle_order_core::{
@@ -97,10 +98,14 @@ struct Price {
     currency: String,
 }
 
-async fn answer(orders: Rc<Service>, request: Request<Incoming>) -> Result<Value> {
+async fn answer(orders: Rc<Service>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    serve::order(read_and_place(&orders, request).await)
+}
+
+async fn read_and_place(orders: &Service, request: Request<Incoming>) -> Result<Value> {
     let key = request.headers().get("idempotency-key").context("no idempotency key")?.clone();
     let body = request.into_body().collect().await?.to_bytes();
-    place(&orders, key.as_bytes(), &body).await
+    place(orders, key.as_bytes(), &body).await
 }
 
 async fn place(orders: &Service, key: &[u8], bytes: &[u8]) -> Result<Value> {

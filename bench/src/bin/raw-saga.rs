@@ -10,10 +10,11 @@ mod serve;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
-use http_body_util::BodyExt as _;
-use hyper::Request;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::{Request, Response};
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
@@ -30,8 +31,12 @@ async fn main() -> Result<()> {
     let listener = serve::listen().await?;
     loop {
         let (stream, pool) = (serve::accept(&listener).await?, pool.clone());
-        tokio::spawn(serve::serve(stream, move |request| place(pool.clone(), request)));
+        tokio::spawn(serve::serve(stream, move |request| answer(pool.clone(), request)));
     }
+}
+
+async fn answer(pool: Pool, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    serve::order(place(pool, request).await)
 }
 
 async fn place(pool: Pool, request: Request<Incoming>) -> Result<Value> {

@@ -1,4 +1,4 @@
-//! The least that a program needs to be asked for orders: HTTP/1.1, one kind of request.
+//! The least that a program needs to be asked: HTTP/1.1 on a free port.
 
 use std::convert::Infallible;
 
@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
 /// A free port; prints its address.
@@ -25,25 +25,29 @@ pub async fn accept(listener: &TcpListener) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Answers each request on a connection with the order that `place` makes of it.
-pub async fn serve<F: Future<Output = Result<Value>>>(
+/// Lets `answer` answer each request on a connection.
+pub async fn serve<F: Future<Output = Response<Full<Bytes>>>>(
     stream: TcpStream,
-    place: impl Fn(Request<Incoming>) -> F,
+    answer: impl Fn(Request<Incoming>) -> F,
 ) {
     let answer = service_fn(|request| {
-        let placed = place(request);
-        async move { Ok::<_, Infallible>(answer(placed.await)) }
+        let answered = answer(request);
+        async move { Ok::<_, Infallible>(answered.await) }
     });
     // Err: the client went away.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
 }
 
-fn answer(placed: Result<Value>) -> Response<Full<Bytes>> {
-    let (status, body) = match placed {
-        Ok(order) => (StatusCode::CREATED, order),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, json!({ "error": format!("{error:#}") })),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+pub fn response(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
+}
+
+/// The answer to an order that was placed, or was not.
+pub fn order(placed: Result<Value>) -> Response<Full<Bytes>> {
+    match placed {
+        Ok(order) => response(StatusCode::CREATED, order.to_string()),
+        Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
+    }
 }
