@@ -11,21 +11,6 @@ use settle_tests::shop::{Driver, LEASE, SECOND, Shop, claim};
 
 use CallFault::{Declined, NotSent, Pending, Refused};
 
-/// A host that has the database for itself.
-fn alone(shop: &Shop, owner: &str) -> Driver {
-    let mut host = shop.host(owner);
-    host.settings.exclusive = true;
-    host
-}
-
-/// An order whose host died after the call to payment, before it wrote what came of it.
-async fn orphan(shop: &Shop, host: &Driver) -> Order {
-    shop.database.fail_write(1, DbFault::NotApplied);
-    let order = shop.place(host, "book").await.unwrap();
-    assert_eq!(order.status, Status::PaymentPending);
-    order
-}
-
 async fn stored(shop: &Shop) -> String {
     let found = shop.database.query(sql("SELECT status FROM orders")).await.unwrap();
     found.rows[0].text(0).unwrap().to_owned()
@@ -36,16 +21,16 @@ async fn stored(shop: &Shop) -> String {
 #[tokio::test]
 async fn a_read_takes_over_at_once_where_no_other_host_can_live() {
     let shop = Shop::open().await;
-    let order = orphan(&shop, &alone(&shop, "dead")).await;
-    assert_eq!(shop.read(&alone(&shop, "restarted"), order.id).await.status, Status::Completed);
+    let order = shop.orphan("dead").await;
+    assert_eq!(shop.read(&shop.alone("restarted"), order.id).await.status, Status::Completed);
     assert_eq!(stored(&shop).await, "completed");
 }
 
 #[tokio::test]
 async fn a_read_leaves_an_order_to_its_own_host_until_its_lease_is_over() {
     let shop = Shop::open().await;
-    let host = alone(&shop, "one");
-    let order = orphan(&shop, &host).await;
+    let host = shop.alone("one");
+    let order = shop.orphan("one").await;
     assert_eq!(shop.read(&host, order.id).await.status, Status::PaymentPending);
     assert_eq!(shop.calls(), ["process"]);
     shop.world.advance(LEASE);
@@ -55,7 +40,7 @@ async fn a_read_leaves_an_order_to_its_own_host_until_its_lease_is_over() {
 #[tokio::test]
 async fn one_claim_wins() {
     let shop = Shop::open().await;
-    let order = orphan(&shop, &shop.host("dead")).await;
+    let order = shop.orphan("dead").await;
     let store = shop.host("any").store;
     let now = shop.world.now().plus(LEASE);
     let claim = async |owner, now: settle_types::Timestamp, exclusive| {
@@ -138,7 +123,7 @@ async fn what_the_acquirer_has_not_decided_stays_open_until_the_deadline() {
 async fn a_read_on_a_shared_database_takes_over_each_end_that_payment_knows() {
     let shop = Shop::open().await;
     shop.payments.script([Declined]);
-    let order = orphan(&shop, &shop.host("dead")).await;
+    let order = shop.orphan("dead").await;
     assert_eq!(shop.read(&shop.host("other"), order.id).await.status, Status::PaymentFailed);
 
     // Undone, and all of it was lost but the intent.
@@ -156,7 +141,7 @@ async fn a_read_on_a_shared_database_takes_over_each_end_that_payment_knows() {
 
     // Cancelled and undone, and the end was lost.
     let shop = Shop::open().await;
-    let host = shop.host("dead");
+    let host = shop.alone("dead");
     let order = shop.place(&host, "book").await.unwrap();
     shop.database.fail_write(1, DbFault::NotApplied);
     let cancelled = host.cancel(&context(&shop.world), &alice(), order.id).await.unwrap();
@@ -181,7 +166,7 @@ async fn duplicate(shop: &Shop, host: &Driver, time: Duration) -> (Result<Order,
 #[tokio::test]
 async fn a_duplicate_waits_for_the_first_as_long_as_its_caller_does() {
     let shop = Shop::open().await;
-    let host = alone(&shop, "one");
+    let host = shop.alone("one");
     shop.database.fail_write(1, DbFault::NotApplied);
     host.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
     let (order, waited) = duplicate(&shop, &host, SECOND * 3).await;
@@ -198,7 +183,7 @@ async fn a_duplicate_waits_for_the_first_as_long_as_its_caller_does() {
 async fn a_duplicate_on_a_shared_database_asks_payment_after_half_a_second() {
     let shop = Shop::open().await;
     shop.database.fail_write(1, DbFault::NotApplied);
-    let (dead, other) = (shop.host("dead"), shop.host("other"));
+    let (dead, other) = (shop.alone("dead"), shop.host("other"));
     dead.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
     let (order, waited) = duplicate(&shop, &other, SECOND * 3).await;
     assert_eq!(order.unwrap().status, Status::Completed);
@@ -212,7 +197,7 @@ async fn a_duplicate_on_a_shared_database_asks_payment_after_half_a_second() {
 async fn a_duplicate_without_time_asks_payment_at_once() {
     let shop = Shop::open().await;
     shop.database.fail_write(1, DbFault::NotApplied);
-    let (dead, other) = (shop.host("dead"), shop.host("other"));
+    let (dead, other) = (shop.alone("dead"), shop.host("other"));
     dead.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
     let (order, waited) = duplicate(&shop, &other, Duration::from_millis(1)).await;
     assert_eq!((order.unwrap().status, waited < 100), (Status::Completed, true));
@@ -225,7 +210,7 @@ async fn recovery_says_how_late_it_is_and_whether_there_is_more() {
     let shop = Shop::open().await;
     let host = shop.host("a");
     for _ in 0..2 {
-        orphan(&shop, &host).await;
+        shop.orphan("a").await;
         shop.world.advance(SECOND);
         shop.database.writes.borrow_mut().clear();
     }

@@ -6,7 +6,9 @@ use settle_order_core::{IdempotencyClaim, Order, OrderError, Orders, SCHEMA, Set
 use settle_ports::{Database as _, World as _, sql};
 use settle_types::OrderId;
 
-use crate::native::{FakePayments, NativeDb, TOTAL, TestLimiter, TestWorld, alice, context, request};
+use crate::native::{
+    DbFault, FakePayments, NativeDb, TOTAL, TestLimiter, TestWorld, alice, context, request,
+};
 
 pub type Driver = Orders<TestWorld, NativeDb, FakePayments, TestLimiter>;
 
@@ -47,6 +49,22 @@ impl Shop {
         };
         let (world, database) = (self.world.clone(), self.database.clone());
         Orders::new(world, database, self.payments.clone(), self.limiter.clone(), settings)
+    }
+
+    /// A host that has the database for itself.
+    pub fn alone(&self, owner: &str) -> Driver {
+        let mut host = self.host(owner);
+        host.settings.exclusive = true;
+        host
+    }
+
+    /// An order whose host died after the call to payment, before it wrote what came of it. That
+    /// host had the database for itself: its answer shows what is stored.
+    pub async fn orphan(&self, owner: &str) -> Order {
+        self.database.fail_write(1, DbFault::NotApplied);
+        let order = self.place(&self.alone(owner), "book").await.unwrap();
+        assert_eq!(order.status, Status::PaymentPending);
+        order
     }
 
     pub async fn place(&self, host: &Driver, product: &str) -> Result<Order, OrderError> {

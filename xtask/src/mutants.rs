@@ -44,7 +44,7 @@ const LEDGER: &str = "adapters/acquirer-simulator/src/ledger.rs";
 const SAGA_STEPS: &str = "crates/order-core/src/steps.rs";
 const SQL_PORT: &str = "crates/service-kit/src/p3/database.rs";
 
-const MUTANTS: [Mutant; 20] = [
+const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "the intent is not written",
         changes: &[(
@@ -174,6 +174,14 @@ const MUTANTS: [Mutant; 20] = [
     Mutant {
         name: "a read shows what is stored",
         changes: &[(ORDER_DRIVER, "self.as_payment_knows(context, order).await\n", "Ok(order)\n")],
+    },
+    Mutant {
+        name: "a cancel shows what is stored",
+        changes: &[(
+            ORDER_DRIVER,
+            "        self.shown(context, order).await\n    }\n\n    // ---- what operators",
+            "        Ok(order)\n    }\n\n    // ---- what operators",
+        )],
     },
     Mutant {
         name: "a later version of a payment may be lost",

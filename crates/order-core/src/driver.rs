@@ -156,6 +156,9 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             Err(earlier) => return self.await_first(context, earlier.order_id).await,
         }
         self.drive(context, &mut order, &mut saga, Some(verdict)).await?;
+        if !saga.unwritten().is_empty() {
+            order = self.shown(context, order).await?;
+        }
         Ok(Placed { order, replayed: false })
     }
 
@@ -196,15 +199,16 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
     ) -> Result<Order, OrderError> {
         self.find_for(caller, id).await?;
         let by = caller.subject.clone();
-        self.intervene(context, id, |status| match status {
+        let decide = |status| match status {
             Status::Cancelled | Status::Compensating => None,
             Status::PaymentPending
             | Status::Paid
             | Status::Completed
             | Status::PaymentFailed
             | Status::NeedsAttention => Some(Event::CancelRequested { by: by.clone() }),
-        })
-        .await
+        };
+        let order = self.intervene(context, id, decide).await?;
+        self.shown(context, order).await
     }
 
     // ---- what operators ask for ----
@@ -325,20 +329,30 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
 
     /// The order as a client may see it: never behind what it has seen before.
     async fn up_to_date(&self, context: &CallContext, owned: OwnedOrder) -> Result<Order, OrderError> {
+        let order = self.take_over(context, owned).await?;
+        self.shown(context, order).await
+    }
+
+    /// Drives an order whose owner is gone.
+    async fn take_over(&self, context: &CallContext, owned: OwnedOrder) -> Result<Order, OrderError> {
         let now = self.store.database.now().await.map_err(StoreError::from)?;
         let (id, gone) = (owned.order.id, self.owner_is_gone(&owned, now));
-        let order = if !gone {
-            owned.order
+        if !gone {
+            Ok(owned.order)
         } else if self.store.claim(id, self.lease(now), now, self.settings.exclusive).await? {
-            self.resume(context, owned.order).await?
+            self.resume(context, owned.order).await
         } else {
-            self.store.find(id).await?.ok_or(OrderError::NotFound)?.order
-        };
+            Ok(self.store.find(id).await?.ok_or(OrderError::NotFound)?.order)
+        }
+    }
+
+    /// What is stored of an order, as a client may see it. On a shared database an order under way
+    /// may have ended: the server may have lost the relaxed write of it, and this client may have
+    /// seen it.
+    async fn shown(&self, context: &CallContext, order: Order) -> Result<Order, OrderError> {
         if order.status.is_settled() || self.settings.exclusive {
             return Ok(order);
         }
-        // On a shared database an order under way may have ended: the server may have lost the
-        // relaxed write of it, and this client may have seen it.
         self.as_payment_knows(context, order).await
     }
 
@@ -408,7 +422,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             let mut saga = self.store.saga(id).await?;
             let status = saga.state().status();
             let Some(event) = decide(status) else {
-                return self.up_to_date(context, owned).await;
+                return self.take_over(context, owned).await;
             };
             if saga.record(event, self.world.now()).is_err() {
                 return Err(OrderError::Illegal(status));
