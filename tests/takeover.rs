@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use settle_order_core::{Lease, NewOrder, Order, OrderError, Status};
-use settle_ports::{CallContext, Database as _, Durability, World as _, sql};
+use settle_ports::{CallContext, Database as _, World as _, sql};
 use settle_tests::native::{CallFault, DbFault, alice, context, request};
 use settle_tests::shop::{Driver, LEASE, SECOND, Shop, claim};
 
@@ -130,13 +130,7 @@ async fn a_read_on_a_shared_database_takes_over_each_end_that_payment_knows() {
     let shop = Shop::open().await;
     let order = shop.place(&shop.host("dead"), "fail-me").await.unwrap();
     assert_eq!(order.status, Status::Cancelled);
-    for lost in [
-        "DELETE FROM order_journal WHERE seq > 0",
-        "DELETE FROM order_outbox WHERE seq > 0",
-        "UPDATE orders SET status = 'payment_pending', payment_id = NULL, due_at = 9000000000000",
-    ] {
-        shop.database.execute(vec![sql(lost)], Durability::Durable).await.unwrap();
-    }
+    shop.lose_all_but_the_intent().await;
     assert_eq!(shop.read(&shop.host("other"), order.id).await.status, Status::Cancelled);
 
     // Cancelled and undone, and the end was lost.
@@ -147,6 +141,48 @@ async fn a_read_on_a_shared_database_takes_over_each_end_that_payment_knows() {
     let cancelled = host.cancel(&context(&shop.world), &alice(), order.id).await.unwrap();
     assert_eq!(cancelled.status, Status::Compensating);
     assert_eq!(shop.read(&shop.host("other"), order.id).await.status, Status::Cancelled);
+}
+
+#[tokio::test]
+async fn a_read_on_a_shared_database_shows_what_payment_knows_or_nothing() {
+    let shop = Shop::open().await;
+    let host = shop.host("one");
+    let order = shop.place(&host, "book").await.unwrap();
+    assert_eq!(order.status, Status::Completed, "and the client has seen it");
+    shop.lose_all_but_the_intent().await;
+    shop.payments.script([NotSent]);
+    let read = host.read(&context(&shop.world), &alice(), order.id).await;
+    assert!(matches!(read, Err(OrderError::Unavailable { .. })), "{read:?}");
+    assert_eq!(shop.read(&host, order.id).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn a_cancel_whose_end_is_lost_does_not_show_less_than_the_client_has_seen() {
+    let shop = Shop::open().await;
+    let host = shop.host("one");
+    let order = shop.place(&host, "fail-me").await.unwrap();
+    assert_eq!(order.status, Status::Cancelled, "and the client has seen it");
+    shop.lose_all_but_the_intent().await;
+    // The cancel is stored; the relaxed write of its end dies with the server.
+    shop.database.fail_write(1, DbFault::NotApplied);
+    let cancelled = host.cancel(&context(&shop.world), &alice(), order.id).await.unwrap();
+    assert_eq!(cancelled.status, Status::Cancelled);
+}
+
+#[tokio::test]
+async fn an_order_whose_end_is_lost_does_not_show_less_than_a_duplicate_may_have_seen() {
+    let shop = Shop::open().await;
+    shop.database.fail_write(1, DbFault::NotApplied);
+    assert_eq!(shop.place(&shop.host("one"), "book").await.unwrap().status, Status::Completed);
+}
+
+#[tokio::test]
+async fn after_the_intent_is_written_no_failure_says_that_nothing_was() {
+    let shop = Shop::open().await;
+    shop.payments.script([NotSent; 6]);
+    shop.database.fail_write(1, DbFault::NotApplied);
+    let placed = shop.place(&shop.host("one"), "book").await;
+    assert!(matches!(placed, Err(OrderError::OutcomeUnknown(_))), "{placed:?}");
 }
 
 /// A request under way that began before, and a duplicate of it with this much time.

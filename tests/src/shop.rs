@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use settle_order_core::{IdempotencyClaim, Order, OrderError, Orders, SCHEMA, Settings, Status};
-use settle_ports::{Database as _, World as _, sql};
+use settle_ports::{Database as _, Durability, World as _, sql};
 use settle_types::OrderId;
 
 use crate::native::{
@@ -65,6 +65,19 @@ impl Shop {
         let order = self.place(&self.alone(owner), "book").await.unwrap();
         assert_eq!(order.status, Status::PaymentPending);
         order
+    }
+
+    /// The database server dies and loses what was relaxed: the order is as it was placed, and its
+    /// owner lives.
+    pub async fn lose_all_but_the_intent(&self) {
+        let lease_ends = self.world.now().plus(LEASE);
+        let lost = vec![
+            sql("DELETE FROM order_journal WHERE seq > 0"),
+            sql("DELETE FROM order_outbox WHERE seq > 0"),
+            sql("UPDATE orders SET status = 'payment_pending', payment_id = NULL, due_at = $1")
+                .bind(lease_ends),
+        ];
+        self.database.execute(lost, Durability::Durable).await.unwrap();
     }
 
     pub async fn place(&self, host: &Driver, product: &str) -> Result<Order, OrderError> {

@@ -179,7 +179,7 @@ const MUTANTS: [Mutant; 21] = [
         name: "a cancel shows what is stored",
         changes: &[(
             ORDER_DRIVER,
-            "        self.shown(context, order).await\n    }\n\n    // ---- what operators",
+            "        self.shown(context, order).await.map_err(OrderError::after_a_write)\n    }\n\n    // ---- what operators",
             "        Ok(order)\n    }\n\n    // ---- what operators",
         )],
     },

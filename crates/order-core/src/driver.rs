@@ -81,6 +81,16 @@ pub enum OrderError {
     Internal(String),
 }
 
+impl OrderError {
+    /// The same once something is written: it can no longer be said that nothing was.
+    fn after_a_write(self) -> Self {
+        match self {
+            Self::Unavailable { reason, .. } => Self::OutcomeUnknown(reason),
+            other => other,
+        }
+    }
+}
+
 impl From<StoreError> for OrderError {
     fn from(error: StoreError) -> Self {
         let retry_after = Duration::from_secs(1);
@@ -155,9 +165,11 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             Err(earlier) if !earlier.same_request => return Err(OrderError::KeyReused),
             Err(earlier) => return self.await_first(context, earlier.order_id).await,
         }
-        self.drive(context, &mut order, &mut saga, Some(verdict)).await?;
+        let driven = self.drive(context, &mut order, &mut saga, Some(verdict)).await;
+        driven.map_err(OrderError::after_a_write)?;
         if !saga.unwritten().is_empty() {
-            order = self.shown(context, order).await?;
+            // The end may be stored nevertheless, and seen by a duplicate.
+            order = self.shown(context, order).await.map_err(OrderError::after_a_write)?;
         }
         Ok(Placed { order, replayed: false })
     }
@@ -208,7 +220,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             | Status::NeedsAttention => Some(Event::CancelRequested { by: by.clone() }),
         };
         let order = self.intervene(context, id, decide).await?;
-        self.shown(context, order).await
+        self.shown(context, order).await.map_err(OrderError::after_a_write)
     }
 
     // ---- what operators ask for ----
@@ -429,8 +441,8 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
             }
             match self.write(context, &mut owned.order, &mut saga).await {
                 Ok(()) => {
-                    self.drive(context, &mut owned.order, &mut saga, None).await?;
-                    return Ok(owned.order);
+                    let driven = self.drive(context, &mut owned.order, &mut saga, None).await;
+                    return driven.map(|()| owned.order).map_err(OrderError::after_a_write);
                 }
                 Err(StoreError::Stale) => {} // the saga moved on meanwhile: decide again
                 Err(error) => return Err(error.into()),
