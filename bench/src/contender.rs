@@ -206,7 +206,7 @@ async fn on_postgres(folder: &Path) -> (Server, Host) {
 }
 
 /// A target without tokens.
-fn plain(origin: &str, path: &str, wanted: u16) -> Result<Target> {
+pub fn plain(origin: &str, path: &str, wanted: u16) -> Result<Target> {
     Ok(Target {
         url: format!("{origin}{path}").parse()?,
         host: None,
@@ -218,7 +218,7 @@ fn plain(origin: &str, path: &str, wanted: u16) -> Result<Target> {
     })
 }
 
-fn empty(folder: &Path, name: &str) -> Result<PathBuf> {
+pub fn empty(folder: &Path, name: &str) -> Result<PathBuf> {
     let path = folder.join(name);
     fs::create_dir(&path).with_context(|| path.display().to_string())?;
     Ok(path)

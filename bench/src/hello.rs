@@ -4,19 +4,19 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
 use hyper::Method;
 use settle_tests::host::{Host, component, probe_manifest, program, target};
 use settle_tests::runners::wasmcloud::WasmCloud;
 
-use crate::contender::{Program, free_port};
+use crate::contender::{Program, empty, free_port, plain};
 use crate::drive::{Target, closed};
 use crate::phase::middle;
 
@@ -49,9 +49,9 @@ pub struct Hello {
 pub async fn run(folder: &Path, rounds: u32) -> Result<Hello> {
     let mut hello = Hello::default();
     let started = [
-        (SETTLE, settle(&make(folder, "hello")?)),
-        (WASMTIME, wasmtime(&make(folder, "wasmtime")?)),
-        (WASMCLOUD, wasmcloud(&make(folder, "wasmcloud")?).await),
+        (SETTLE, settle(&empty(folder, "hello")?)),
+        (WASMTIME, wasmtime(&empty(folder, "wasmtime")?)),
+        (WASMCLOUD, wasmcloud(&empty(folder, "wasmcloud")?).await),
         (HYPER, hyper()),
     ];
     let mut peers = Vec::new();
@@ -77,12 +77,6 @@ pub async fn run(folder: &Path, rounds: u32) -> Result<Hello> {
         }
     }
     Ok(hello)
-}
-
-fn make(folder: &Path, name: &str) -> Result<std::path::PathBuf> {
-    let path = folder.join(name);
-    fs::create_dir(&path)?;
-    Ok(path)
 }
 
 fn settle(folder: &Path) -> Result<Peer> {
@@ -125,18 +119,11 @@ fn wait_for(address: &str) -> Result<()> {
 }
 
 fn targets(origin: &str, host: Option<String>, next: &str) -> Result<[Target; 2]> {
-    let target = |path: String| {
-        Ok::<_, anyhow::Error>(Target {
-            url: format!("{origin}{path}").parse()?,
-            host: host.clone(),
-            method: Method::GET,
-            authorization: String::new(),
-            body: bytes::Bytes::new(),
-            wanted: 200,
-            from: Ipv4Addr::LOCALHOST,
-        })
+    let target = |path: &str| {
+        let (method, host, body) = (Method::GET, host.clone(), Bytes::new());
+        Ok::<_, anyhow::Error>(Target { method, host, body, ..plain(origin, path, 200)? })
     };
-    Ok([target("/".to_owned())?, target(format!("/call?{next}"))?])
+    Ok([target("/")?, target(&format!("/call?{next}"))?])
 }
 
 impl Hello {
@@ -146,16 +133,12 @@ impl Hello {
             let missing = || self.missing.get(name).cloned().unwrap_or_else(|| format!("{name} did not run"));
             self.rates.get(&(name, call)).ok_or_else(missing)
         };
-        let mut worse: Vec<f64> = Vec::new();
-        for call in CALLS {
-            let ratios = of(SETTLE, call)?.iter().zip(of(peer, call)?).map(|(ours, theirs)| ours / theirs);
-            worse = if worse.is_empty() {
-                ratios.collect()
-            } else {
-                worse.iter().zip(ratios).map(|(one, other)| one.min(other)).collect()
-            };
-        }
-        Ok(worse)
+        let ratios = |call| {
+            let each = of(SETTLE, call)?.iter().zip(of(peer, call)?);
+            Ok::<Vec<f64>, String>(each.map(|(ours, theirs)| ours / theirs).collect())
+        };
+        let (hello, chained) = (ratios("hello")?, ratios("chained")?);
+        Ok(hello.into_iter().zip(chained).map(|(one, other)| one.min(other)).collect())
     }
 
     pub fn markdown(&self) -> Result<String> {

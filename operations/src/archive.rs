@@ -11,6 +11,8 @@ use anyhow::{Context as _, Result, bail};
 use rusqlite::{Connection, TransactionBehavior};
 use settle_types::Timestamp;
 
+use crate::database;
+
 /// Orders moved at once: the host waits for a batch no longer than for a slow fsync.
 const BATCH: u32 = 200;
 /// A running host's writes come in between two batches.
@@ -38,6 +40,7 @@ const FINISHED: &str = "
 /// Errors: no database there, or an archive of another version. What was moved until then is moved.
 pub fn archive(data: &Path, to: &Path, until: Timestamp, now: Timestamp) -> Result<u64> {
     let mut connection = open(data, to)?;
+    note_claims(&connection, now)?;
     let (mut after, mut moved) = (String::new(), 0);
     while let Some(last) = choose(&connection, &after, until, now)? {
         copy(&mut connection)?;
@@ -49,11 +52,7 @@ pub fn archive(data: &Path, to: &Path, until: Timestamp, now: Timestamp) -> Resu
 }
 
 fn open(data: &Path, to: &Path) -> Result<Connection> {
-    let path = data.join("order.db");
-    if !path.exists() {
-        bail!("{} is missing; is {} a data directory of `settle up`?", path.display(), data.display());
-    }
-    let connection = Connection::open(&path)?;
+    let connection = Connection::open(database(data, "order")?)?;
     connection.busy_timeout(BUSY_TIME_MAX)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?; // the host's writer does that
     let name = to.to_str().context("the archive's name is not UTF-8")?;
@@ -90,13 +89,18 @@ fn make_table(connection: &Connection, table: &str) -> Result<()> {
     }
 }
 
-/// Chooses a batch; answers its last order, or `None` when all are moved.
-fn choose(connection: &Connection, after: &str, until: Timestamp, now: Timestamp) -> Result<Option<String>> {
-    connection.execute_batch("DELETE FROM temp.chosen; DELETE FROM temp.claimed;")?;
+/// Orders that a key still names. Once is enough: a key that comes later names a younger order.
+fn note_claims(connection: &Connection, now: Timestamp) -> Result<()> {
     let claimed = "INSERT OR IGNORE INTO temp.claimed
                    SELECT order_id FROM main.order_idempotency WHERE expires_at > ?1";
+    connection.execute(claimed, [millis(now)?])?;
+    Ok(())
+}
+
+/// Chooses a batch; answers its last order, or `None` when all are moved.
+fn choose(connection: &Connection, after: &str, until: Timestamp, now: Timestamp) -> Result<Option<String>> {
+    connection.execute("DELETE FROM temp.chosen", [])?;
     let (until, now) = (millis(until)?, millis(now)?);
-    connection.execute(claimed, [now])?;
     // An id begins with its time, so younger orders are not even looked at.
     let before = format!("{:08x}-{:04x}-8", until >> 16, until & 0xffff);
     connection.execute(FINISHED, (after, before, until, now, BATCH))?;

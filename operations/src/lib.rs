@@ -6,7 +6,7 @@
 mod archive;
 mod running;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use rusqlite::{Connection, OpenFlags};
@@ -60,15 +60,8 @@ impl Funds {
 impl Books {
     /// Errors: the directory has no databases, or not ours.
     pub fn open(data: &Path) -> Result<Self> {
-        let open = |name: &str| {
-            let path = data.join(format!("{name}.db"));
-            if !path.exists() {
-                bail!(
-                    "{} is missing; is {} a data directory of `settle up`?",
-                    path.display(),
-                    data.display()
-                );
-            }
+        let open = |name: &str| -> Result<Connection> {
+            let path = database(data, name)?;
             let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
             connection.busy_timeout(std::time::Duration::from_secs(5))?;
             connection.pragma_update(None, "query_only", true)?;
@@ -149,6 +142,15 @@ impl Books {
         let made: u32 = self.acquirer.query_row(made, [], |row| row.get(0))?;
         if made == 0 { Ok(None) } else { funds(&self.acquirer, sql, order) }
     }
+}
+
+/// A service's file in a data directory.
+fn database(data: &Path, name: &str) -> Result<PathBuf> {
+    let path = data.join(format!("{name}.db"));
+    if !path.exists() {
+        bail!("{} is missing; is {} a data directory of `settle up`?", path.display(), data.display());
+    }
+    Ok(path)
 }
 
 fn time_of(millis: i64) -> Timestamp {

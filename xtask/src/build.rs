@@ -75,21 +75,32 @@ pub fn bench_tool() -> Result<PathBuf> {
     Ok(target_dir().join("release/settle-bench"))
 }
 
-/// Others that the bench compares us with.
-pub fn bench_peers() -> Result<()> {
-    let tools = target_dir().join("bench-tools");
-    if !tools.join("bin/wasmtime").exists() {
-        let mut wasmtime = cargo();
-        wasmtime.args([
-            "install",
-            "wasmtime-cli",
-            "--version",
-            WASMTIME_CLI,
-            "--locked",
-            "--no-default-features",
-        ]);
-        check(wasmtime.args(["--features", WASMTIME_FEATURES, "--root"]).arg(tools))?;
+/// `wasmtime serve`, which the host is compared with.
+pub fn wasmtime() -> Result<()> {
+    let features = ["--no-default-features", "--features", WASMTIME_FEATURES];
+    cargo_tool("bench-tools", "wasmtime", "wasmtime-cli", WASMTIME_CLI, &features).map(drop)
+}
+
+/// A program from crates.io in a folder of the target directory, unless it is there; answers its path.
+pub fn cargo_tool(
+    folder: &str,
+    program: &str,
+    package: &str,
+    version: &str,
+    options: &[&str],
+) -> Result<PathBuf> {
+    let folder = target_dir().join(folder);
+    let path = folder.join("bin").join(program);
+    if !path.exists() {
+        let mut install = cargo();
+        install.args(["install", package, "--version", version, "--locked", "--root"]).arg(folder);
+        check(install.args(options))?;
     }
+    Ok(path)
+}
+
+/// Restate's services, which an order is compared with.
+pub fn restate() -> Result<()> {
     let mut restate = cargo();
     restate.args([
         "build",

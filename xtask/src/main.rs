@@ -107,10 +107,14 @@ fn run(args: &[String]) -> Result<()> {
         "bench" => {
             build::bench_contenders()?;
             let whole = rest.first().is_none_or(|first| first.starts_with("--"));
-            if whole || rest.first() == Some(&"hello") {
-                build::bench_peers()?;
+            let wants = |what: &str| whole || rest.first() == Some(&what);
+            if whole {
+                build::restate()?;
             }
-            if whole || matches!(rest.first(), Some(&"hosts" | &"hello")) {
+            if wants("hello") {
+                build::wasmtime()?;
+            }
+            if wants("hello") || wants("hosts") {
                 build::for_every_host()?;
                 install_wasmcloud()?;
             }
@@ -262,13 +266,7 @@ fn lint() -> Result<()> {
 }
 
 fn deny() -> Result<()> {
-    let tool = build::target_dir().join("deny-tools/bin/cargo-deny");
-    if !tool.exists() {
-        let root = build::target_dir().join("deny-tools");
-        let mut install = build::cargo();
-        install.args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root"]).arg(root);
-        check(&mut install)?;
-    }
+    let tool = build::cargo_tool("deny-tools", "cargo-deny", "cargo-deny", CARGO_DENY, &[])?;
     check(Command::new(&tool).args(["check", "licenses", "bans", "sources"]))?;
     check(Command::new(&tool).args(["check", "advisories"])) // asks the network
 }

@@ -4,6 +4,8 @@ use http::HeaderMap;
 use wasip3::http::types::{ErrorCode, Fields};
 use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult};
 
+use crate::grpc;
+
 /// How much of a body of unknown length is read at once.
 const CHUNK_BYTES: usize = 16 * 1024;
 
@@ -16,7 +18,7 @@ pub enum Unread {
 /// Its length, where it is told and no trailers come after it.
 pub fn length_of(headers: &HeaderMap) -> Option<usize> {
     let text = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
-    if text("content-type").is_some_and(|given| given.starts_with("application/grpc")) {
+    if text("content-type").is_some_and(|given| given.starts_with(grpc::CONTENT_TYPE)) {
         return None;
     }
     text("content-length")?.parse().ok()
