@@ -241,7 +241,7 @@ async fn an_order_waits_when_payment_cannot_be_reached() {
             assert!(matches!(hidden, Err(Error::NotFound)), "{hidden:?}");
             let cancelled = orders.call_cancel(accessor, caller("alice"), placed.id.clone()).await.unwrap();
             assert!(
-                matches!(cancelled, Err(Error::Unavailable(_))),
+                matches!(cancelled, Err(Error::OutcomeUnknown)),
                 "stored, and not shown before payment answers: {cancelled:?}"
             );
         })
