@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use rusqlite::Connection;
 use settle_tests::acquirer_ledger::{orders, violations};
 use settle_tests::client::{Client, one_item, one_item_by, refused_at_once};
@@ -274,7 +275,8 @@ async fn a_guest_that_loops_traps_grows_or_waits_for_ever_is_ended_and_the_other
     assert_eq!(get("/grow").await.0, 503);
     assert_eq!(get("/").await.0, 200);
     // Each stuck guest is ended after its time, and a neighbour does not notice.
-    let (looped, waited, neighbour) = tokio::join!(get("/loop"), get("/wait"), async {
+    let loops = async || tokio::join!(get("/loop"), get("/loop"), get("/loop"));
+    let (looped, waited, neighbour) = tokio::join!(loops(), get("/wait"), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         let mut slowest = Duration::ZERO;
         for _ in 0..50 {
@@ -284,12 +286,31 @@ async fn a_guest_that_loops_traps_grows_or_waits_for_ever_is_ended_and_the_other
         }
         slowest
     });
-    for (status, took) in [looped, waited] {
+    for (status, took) in [looped.0, looped.1, looped.2, waited] {
         assert!([503, 504].contains(&status), "{status}");
         assert!((11..16).contains(&took.as_secs()), "{took:?}");
     }
     assert!(neighbour < Duration::from_secs(1), "{neighbour:?}");
     assert_eq!(get("/").await.0, 200);
+}
+
+#[tokio::test]
+async fn one_instance_serves_requests_one_after_another_and_few_serve_many_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = probe_manifest(folder.path());
+    let host = Host::start(&["--manifest", manifest.to_str().unwrap()]);
+    let url = host.url("probe");
+    let client = Client::new(url.clone(), url.clone(), url.clone());
+    let served = async || client.get(&format!("{url}/served")).await.json().as_u64().unwrap();
+    let first = served().await;
+    for number in 1..=20 {
+        assert_eq!(served().await, first + number);
+    }
+    let counts = join_all((0..200).map(|_| served())).await;
+    let begun = counts.iter().filter(|count| **count == 1).count();
+    let cores = std::thread::available_parallelism().unwrap().get();
+    // One a core; one more for those that nobody takes while a slow machine starts the others.
+    assert!(begun <= cores + 2, "{begun} instances were begun for 200 requests");
 }
 
 // ---- recovery without a timer ----

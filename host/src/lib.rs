@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod engine;
 pub mod guest;
 pub mod http;
+pub mod instances;
 pub mod limits;
 pub mod manifest;
 pub mod recovery;

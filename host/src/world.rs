@@ -1,13 +1,15 @@
 //! Clocks, randomness and log lines of instances: the machine's, or a simulation's.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use wasmtime_wasi::WasiCtx;
 
 /// Makes what an instance sees of WASI. Nothing else is granted: no files, sockets, environment.
 pub trait World: Send + Sync {
     fn wasi(&self) -> WasiCtx;
+    /// How many guests can compute at once.
+    fn cores(&self) -> usize;
     /// An instance of a service ended by a trap or a timeout; the answers of its requests do not say
     /// why.
     fn instance_ended(&self, service: &str, error: &wasmtime::Error);
@@ -42,6 +44,11 @@ pub struct Real;
 impl World for Real {
     fn wasi(&self) -> WasiCtx {
         WasiCtx::builder().inherit_stderr().build()
+    }
+
+    fn cores(&self) -> usize {
+        static CORES: OnceLock<usize> = OnceLock::new();
+        *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 
     fn instance_ended(&self, service: &str, error: &wasmtime::Error) {

@@ -46,6 +46,11 @@ impl World for SimWorld {
         builder.build()
     }
 
+    /// The same on every machine that simulates.
+    fn cores(&self) -> usize {
+        2
+    }
+
     /// Instances of dead machines end when their time is over: that is no event.
     fn instance_ended(&self, _service: &str, _error: &wasmtime::Error) {}
 

@@ -3,9 +3,13 @@
 #![cfg_attr(not(target_family = "wasm"), allow(dead_code))]
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use wasip3::http::types::{ErrorCode, Fields, Request, Response, Scheme};
 use wasip3::{wit_bindgen, wit_future, wit_stream};
+
+/// Requests of this instance.
+static SERVED: AtomicU32 = AtomicU32::new(0);
 
 struct Probe;
 #[allow(unsafe_code)]
@@ -16,6 +20,7 @@ mod service {
 
 impl wasip3::exports::http::handler::Guest for Probe {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
+        let served = SERVED.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let path = request.get_path_with_query();
         if let Some(authority) = path.as_deref().and_then(|path| path.strip_prefix("/call?")) {
             call(authority).await?;
@@ -25,9 +30,10 @@ impl wasip3::exports::http::handler::Guest for Probe {
             Some("/grow") => grow_for_ever(),
             Some("/trap") => std::process::abort(),
             Some("/wait") => wasip3::clocks::monotonic_clock::wait_for(60_000_000_000).await,
+            Some("/served") => return answer(served.to_string().into_bytes()),
             _ => {}
         }
-        answer(b"hello")
+        answer(b"hello".to_vec())
     }
 }
 
@@ -57,13 +63,13 @@ fn grow_for_ever() {
     }
 }
 
-fn answer(text: &'static [u8]) -> Result<Response, ErrorCode> {
+fn answer(text: Vec<u8>) -> Result<Response, ErrorCode> {
     let (_, no_trailers) = wit_future::new(|| Ok(None));
     let (mut out, body) = wit_stream::new();
-    wit_bindgen::spawn_local(async move {
-        let _unsent = out.write_all(text.to_vec()).await;
-    });
     let headers = [("content-length".to_owned(), text.len().to_string().into_bytes())];
+    wit_bindgen::spawn_local(async move {
+        let _unsent = out.write_all(text).await;
+    });
     let headers = Fields::from_list(&headers).map_err(|_| ErrorCode::InternalError(None))?;
     Ok(Response::new(headers, Some(body), no_trailers).0)
 }
