@@ -149,7 +149,10 @@ impl Shared {
         queue.open = queue.open.saturating_add(1);
         queue.idle = queue.idle.saturating_add(1);
         queue.moved_at = Instant::now();
-        tokio::spawn(run(Seat { shared: self.clone(), calls: Some(0), served: 0 }));
+        let shared = self.clone();
+        // Its seat is made at its first turn: a runtime that shuts down drops the task here, and a seat
+        // that is dropped wants the queue.
+        tokio::spawn(async move { run(Seat { shared, calls: Some(0), served: 0 }).await });
     }
 }
 
@@ -231,8 +234,9 @@ struct Watched {
 }
 
 impl Watched {
+    /// With a request, or with what is left to do after the answers: a body to send, say.
     fn works(&mut self) {
-        *self = Self { idle: false, until: Instant::now() + REQUEST_TIME_MAX + GRACE, had_its_turn: false };
+        (self.idle, self.until) = (false, Instant::now() + REQUEST_TIME_MAX + GRACE);
     }
 
     fn rests(&mut self) {
@@ -321,6 +325,9 @@ async fn serve_inside(
                     if !in_time {
                         seat.leave();
                     }
+                    if calls.is_empty() {
+                        watch().works();
+                    }
                     continue;
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
@@ -331,7 +338,10 @@ async fn serve_inside(
                 // Not the one to be woken for the next request.
                 pushed.set(None);
             } else if let Some(call) = next(seat, &shared, pushed.as_mut(), cx) {
-                watch().works();
+                let mut watched = watch();
+                watched.works();
+                watched.had_its_turn = false;
+                drop(watched);
                 calls.push(begin_call(&shared, accessor, proxy, call));
                 continue;
             }
