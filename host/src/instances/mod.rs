@@ -5,7 +5,8 @@
 //! or when none has taken a request for a while: a guest that computes keeps its instance from
 //! everything else.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use wasmtime_wasi_http::WasiHttpView as _;
 use wasmtime_wasi_http::handler::{Prepared, Proxy, ProxyPre, Request, Response};
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
+use self::queue::{Queue, STALL, Seat};
 use crate::guest::{Ctx, Grants};
 use crate::world::Fuel;
 
@@ -32,12 +34,6 @@ const REQUEST_TIME_MAX: Duration = Duration::from_secs(12);
 const GRACE: Duration = Duration::from_secs(1);
 /// An instance without work is ended after this.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Requests that one instance serves in its life: its memory never shrinks.
-const REQUESTS_PER_INSTANCE: usize = 20_000;
-/// Requests in one instance at once; their fate is shared.
-const CONCURRENT_PER_INSTANCE: usize = 64;
-/// After this long without a request taken, those that wait get another instance.
-const STALL: Duration = Duration::from_millis(10);
 
 /// Why a request got no answer, where it is not the guest's own error.
 #[derive(Debug, thiserror::Error)]
@@ -57,22 +53,9 @@ struct Shared {
     engine: Engine,
     pre: ProxyPre<Ctx>,
     grants: Grants,
-    max: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<Call>>,
     /// Wakes one instance with room for each request that comes.
     pushed: Notify,
-}
-
-struct Queue {
-    waiting: VecDeque<Call>,
-    /// Requests taken so far; the first waiting one has this number.
-    taken: u64,
-    /// When a request was taken, or an instance begun.
-    moved_at: Instant,
-    /// Instances that take requests, and how many of these have room, or nothing to do.
-    live: usize,
-    open: usize,
-    idle: usize,
 }
 
 struct Call {
@@ -83,17 +66,9 @@ struct Call {
 impl Instances {
     /// At most `max` at once. None is made before the first request.
     pub fn new(name: &str, engine: &Engine, service: ServicePre<Ctx>, grants: Grants, max: usize) -> Self {
-        let queue =
-            Queue { waiting: VecDeque::new(), taken: 0, moved_at: Instant::now(), live: 0, open: 0, idle: 0 };
-        Self(Arc::new(Shared {
-            name: name.to_owned(),
-            engine: engine.clone(),
-            pre: ProxyPre::P3(service),
-            grants,
-            max,
-            queue: Mutex::new(queue),
-            pushed: Notify::new(),
-        }))
+        let queue = Mutex::new(Queue::new(grants.world.cores(), max));
+        let (name, engine, pre) = (name.to_owned(), engine.clone(), ProxyPre::P3(service));
+        Self(Arc::new(Shared { name, engine, pre, grants, queue, pushed: Notify::new() }))
     }
 
     /// The guest's answer, or its error; `Lost`; or wasmtime's `ExpirationError`.
@@ -112,113 +87,63 @@ impl Instances {
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, Queue<Call>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers the request's number.
     fn push(self: &Arc<Self>, call: Call) -> u64 {
-        let mut queue = self.queue();
-        let number = queue.taken.saturating_add(queue.waiting.len() as u64);
-        queue.waiting.push_back(call);
-        let all_work = queue.waiting.len() > queue.idle;
-        if queue.open == 0 || (all_work && queue.live < self.grants.world.cores()) {
-            self.begin(&mut queue);
-        }
-        drop(queue);
+        let (number, seat) = self.queue().push(call);
+        self.begin(seat);
         // The one that was at work last: the others end when they are not needed.
         self.pushed.notify_last();
         number
     }
 
-    /// Whether nobody has taken a request yet; helps when nobody takes any.
     fn is_waiting(self: &Arc<Self>, number: u64) -> bool {
-        let mut queue = self.queue();
-        let waiting = number >= queue.taken;
-        if waiting && queue.moved_at.elapsed() >= STALL {
-            self.begin(&mut queue);
-        }
+        let (waiting, seat) = self.queue().is_waiting(number);
+        self.begin(seat);
         waiting
     }
 
-    fn begin(self: &Arc<Self>, queue: &mut Queue) {
-        if queue.live >= self.max {
-            return;
+    /// Not with the queue locked: a runtime that shuts down drops the task here.
+    fn begin(self: &Arc<Self>, seat: Option<Seat>) {
+        if let Some(seat) = seat {
+            tokio::spawn(run(Member { shared: self.clone(), seat }));
         }
-        queue.live = queue.live.saturating_add(1);
-        queue.open = queue.open.saturating_add(1);
-        queue.idle = queue.idle.saturating_add(1);
-        queue.moved_at = Instant::now();
-        let shared = self.clone();
-        // Its seat is made at its first turn: a runtime that shuts down drops the task here, and a seat
-        // that is dropped wants the queue.
-        tokio::spawn(async move { run(Seat { shared, calls: Some(0), served: 0 }).await });
     }
 }
 
-/// One instance's part in the queue.
-struct Seat {
+/// An instance in its queue, until it is dropped.
+struct Member {
     shared: Arc<Shared>,
-    /// Requests at work; `None` once it takes no more.
-    calls: Option<usize>,
-    served: usize,
+    seat: Seat,
 }
 
-impl Seat {
-    fn has_room(&self) -> bool {
-        self.calls.is_some_and(|calls| calls < CONCURRENT_PER_INSTANCE)
-    }
-
+impl Member {
     /// The next request of somebody who still waits for the answer.
     fn take(&mut self) -> Option<Call> {
-        let shared = self.shared.clone();
-        let mut queue = shared.queue();
-        let call = loop {
-            let call = queue.waiting.pop_front()?;
-            queue.taken = queue.taken.saturating_add(1);
-            if !call.answer.is_canceled() {
-                break call;
-            }
-        };
-        queue.moved_at = Instant::now();
-        self.served = self.served.saturating_add(1);
-        let last = self.served >= REQUESTS_PER_INSTANCE;
-        let calls = self.calls.map(|calls| calls.saturating_add(1)).filter(|_| !last);
-        self.now_has(&mut queue, calls);
-        if queue.open == 0 && !queue.waiting.is_empty() {
-            shared.begin(&mut queue);
-        }
+        let taken = self.shared.queue().take(&mut self.seat, |call| !call.answer.is_canceled());
+        let (call, seat) = taken?;
+        self.shared.begin(seat);
         Some(call)
     }
 
-    /// One request has its answer.
-    fn done(&mut self) {
-        let shared = self.shared.clone();
-        let calls = self.calls.map(|calls| calls.saturating_sub(1));
-        self.now_has(&mut shared.queue(), calls);
+    /// One request was answered, in time or not; with one that was not, the guest is stuck.
+    fn done(&mut self, in_time: bool) {
+        let mut queue = self.shared.queue();
+        queue.done(&mut self.seat);
+        if !in_time {
+            queue.leave(&mut self.seat);
+        }
     }
 
-    /// Takes no more requests.
     fn leave(&mut self) {
-        let shared = self.shared.clone();
-        self.now_has(&mut shared.queue(), None);
-    }
-
-    fn now_has(&mut self, queue: &mut Queue, calls: Option<usize>) {
-        let counts = |seat: &Self| (seat.calls.is_some(), seat.has_room(), seat.calls == Some(0));
-        let (live, open, idle) = counts(self);
-        self.calls = calls;
-        let now = counts(self);
-        let moved = |count: usize, before: bool, after: bool| {
-            count.saturating_sub(before.into()).saturating_add(after.into())
-        };
-        queue.live = moved(queue.live, live, now.0);
-        queue.open = moved(queue.open, open, now.1);
-        queue.idle = moved(queue.idle, idle, now.2);
+        self.shared.queue().leave(&mut self.seat);
     }
 }
 
-impl Drop for Seat {
+impl Drop for Member {
     fn drop(&mut self) {
         self.leave();
     }
@@ -247,40 +172,36 @@ impl Watched {
 }
 
 /// The life of one instance.
-async fn run(mut seat: Seat) {
-    let shared = seat.shared.clone();
+async fn run(mut member: Member) {
+    let shared = member.shared.clone();
     let mut store = new_store(&shared.engine, &shared.grants);
     let proxy = match shared.pre.instantiate_async(&mut store).await {
         Ok(proxy) => proxy,
-        Err(error) => return refuse_waiting(seat, &format!("{error:#}")),
+        Err(error) => return refuse_waiting(member, &format!("{error:#}")),
     };
-    if let Err(error) = serve(&mut seat, &mut store, &proxy).await {
-        seat.leave();
+    if let Err(error) = serve(&mut member, &mut store, &proxy).await {
+        member.leave();
         shared.grants.world.instance_ended(&shared.name, &error);
     }
 }
 
 /// Without an instance there is nobody to wait for.
-fn refuse_waiting(mut seat: Seat, reason: &str) {
-    seat.leave();
-    let mut queue = seat.shared.queue();
-    if queue.live > 0 {
-        return;
-    }
-    queue.taken = queue.taken.saturating_add(queue.waiting.len() as u64);
-    for call in queue.waiting.drain(..) {
+fn refuse_waiting(mut member: Member, reason: &str) {
+    member.leave();
+    let abandoned = member.shared.queue().abandoned();
+    for call in abandoned {
         // Err: the caller has gone.
         let _ = call.answer.send(Err(Lost::NoInstance(reason.to_owned()).into()));
     }
 }
 
 /// Serves until the instance has been idle for long, is used up, is stuck (an error) or trapped.
-async fn serve(seat: &mut Seat, store: &mut Store<Ctx>, proxy: &Proxy) -> wasmtime::Result<()> {
+async fn serve(member: &mut Member, store: &mut Store<Ctx>, proxy: &Proxy) -> wasmtime::Result<()> {
     let begun = Watched { idle: true, until: Instant::now() + IDLE_TIME_MAX, had_its_turn: true };
     let watched = Mutex::new(begun);
     let watch = || watched.lock().unwrap_or_else(PoisonError::into_inner);
     let mut inside =
-        pin!(store.run_concurrent(async |accessor| serve_inside(seat, accessor, proxy, &watched).await));
+        pin!(store.run_concurrent(async |accessor| serve_inside(member, accessor, proxy, &watched).await));
     let mut alarm = pin!(sleep(IDLE_TIME_MAX));
     poll_fn(|cx| {
         if let Poll::Ready(ended) = inside.as_mut().poll(cx) {
@@ -306,13 +227,13 @@ async fn serve(seat: &mut Seat, store: &mut Store<Ctx>, proxy: &Proxy) -> wasmti
 }
 
 async fn serve_inside(
-    seat: &mut Seat,
+    member: &mut Member,
     accessor: &Accessor<Ctx>,
     proxy: &Proxy,
     watched: &Mutex<Watched>,
 ) -> wasmtime::Result<()> {
     let watch = || watched.lock().unwrap_or_else(PoisonError::into_inner);
-    let shared = seat.shared.clone();
+    let shared = member.shared.clone();
     let handler = handler_of(proxy);
     let mut calls = FuturesUnordered::new();
     let mut pushed = pin!(None);
@@ -321,10 +242,7 @@ async fn serve_inside(
             let answered: Poll<Option<wasmtime::Result<bool>>> = calls.poll_next_unpin(cx);
             match answered {
                 Poll::Ready(Some(Ok(in_time))) => {
-                    seat.done();
-                    if !in_time {
-                        seat.leave();
-                    }
+                    member.done(in_time);
                     if calls.is_empty() {
                         watch().works();
                     }
@@ -334,10 +252,10 @@ async fn serve_inside(
                 Poll::Ready(None) | Poll::Pending => {}
             }
             let ready = accessor.poll_ready_for_concurrent_call(handler, cx).is_ready();
-            if !(ready && seat.has_room() && (calls.is_empty() || watch().had_its_turn)) {
+            if !(ready && member.seat.has_room() && (calls.is_empty() || watch().had_its_turn)) {
                 // Not the one to be woken for the next request.
                 pushed.set(None);
-            } else if let Some(call) = next(seat, &shared, pushed.as_mut(), cx) {
+            } else if let Some(call) = next(member, &shared, pushed.as_mut(), cx) {
                 let mut watched = watch();
                 watched.works();
                 watched.had_its_turn = false;
@@ -348,7 +266,7 @@ async fn serve_inside(
             if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() {
                 return Poll::Pending;
             }
-            if seat.calls.is_none() || !ready {
+            if !(ready && member.seat.is_open()) {
                 return Poll::Ready(Ok(()));
             }
             watch().rests();
@@ -360,7 +278,7 @@ async fn serve_inside(
 
 /// A request, or the promise to be woken for one.
 fn next<'a>(
-    seat: &mut Seat,
+    member: &mut Member,
     shared: &'a Shared,
     mut pushed: Pin<&mut Option<Notified<'a>>>,
     cx: &mut TaskContext<'_>,
@@ -372,7 +290,7 @@ fn next<'a>(
         let mut notified = pushed.as_mut().as_pin_mut()?;
         // Before the look, so that no request comes between.
         notified.as_mut().enable();
-        if let Some(call) = seat.take() {
+        if let Some(call) = member.take() {
             return Some(call);
         }
         if notified.poll(cx).is_pending() {

@@ -1,0 +1,212 @@
+//! Which instance takes which request, and when another one is worth its memory: bookkeeping only.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Requests that one instance serves in its life: its memory never shrinks.
+const REQUESTS_PER_INSTANCE: usize = 20_000;
+/// Requests in one instance at once; their fate is shared.
+const CONCURRENT_PER_INSTANCE: usize = 64;
+/// After this long without a request taken, those that wait get another instance.
+pub const STALL: Duration = Duration::from_millis(10);
+
+/// The requests of one component that no instance has taken yet.
+pub struct Queue<R> {
+    waiting: VecDeque<R>,
+    /// Requests taken so far; the first waiting one has this number.
+    taken: u64,
+    /// When a request was taken, or an instance begun.
+    moved_at: Instant,
+    /// Instances that take requests, and how many of these have room, or nothing to do.
+    live: usize,
+    open: usize,
+    idle: usize,
+    cores: usize,
+    max: usize,
+}
+
+/// One instance's part in a queue, given out when it is to begin and given back by `leave`.
+pub struct Seat {
+    /// Requests at work; `None` once it takes no more.
+    calls: Option<usize>,
+    served: usize,
+}
+
+impl Seat {
+    /// Whether it takes requests, now or when others have their answers.
+    pub fn is_open(&self) -> bool {
+        self.calls.is_some()
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.calls.is_some_and(|calls| calls < CONCURRENT_PER_INSTANCE)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.calls == Some(0)
+    }
+}
+
+impl<R> Queue<R> {
+    /// For instances that run on `cores`, at most `max` at once.
+    pub fn new(cores: usize, max: usize) -> Self {
+        let (waiting, moved_at) = (VecDeque::new(), Instant::now());
+        Self { waiting, taken: 0, moved_at, live: 0, open: 0, idle: 0, cores, max }
+    }
+
+    /// Adds a request. Answers its number, and the seat of an instance that is to begin.
+    pub fn push(&mut self, request: R) -> (u64, Option<Seat>) {
+        let number = self.taken.saturating_add(self.waiting.len() as u64);
+        self.waiting.push_back(request);
+        let all_work = self.waiting.len() > self.idle;
+        let useful = self.open == 0 || (all_work && self.live < self.cores);
+        (number, useful.then(|| self.begin()).flatten())
+    }
+
+    /// Whether nobody has taken a request yet. When nobody takes any, another instance is to begin.
+    pub fn is_waiting(&mut self, number: u64) -> (bool, Option<Seat>) {
+        let waiting = number >= self.taken;
+        let stalled = waiting && self.moved_at.elapsed() >= STALL;
+        (waiting, stalled.then(|| self.begin()).flatten())
+    }
+
+    /// The next request that is still wanted. When this fills the last instance with room and others
+    /// wait, another one is to begin.
+    pub fn take(&mut self, seat: &mut Seat, wanted: impl Fn(&R) -> bool) -> Option<(R, Option<Seat>)> {
+        let request = loop {
+            let request = self.waiting.pop_front()?;
+            self.taken = self.taken.saturating_add(1);
+            if wanted(&request) {
+                break request;
+            }
+        };
+        self.moved_at = Instant::now();
+        seat.served = seat.served.saturating_add(1);
+        let last = seat.served >= REQUESTS_PER_INSTANCE;
+        self.set(seat, seat.calls.map(|calls| calls.saturating_add(1)).filter(|_| !last));
+        let short = self.open == 0 && !self.waiting.is_empty();
+        Some((request, short.then(|| self.begin()).flatten()))
+    }
+
+    /// One request of an instance has its answer.
+    pub fn done(&mut self, seat: &mut Seat) {
+        self.set(seat, seat.calls.map(|calls| calls.saturating_sub(1)));
+    }
+
+    /// An instance takes no more requests.
+    pub fn leave(&mut self, seat: &mut Seat) {
+        self.set(seat, None);
+    }
+
+    /// All that wait, when there is no instance to take them.
+    pub fn abandoned(&mut self) -> Vec<R> {
+        if self.live > 0 {
+            return Vec::new();
+        }
+        self.taken = self.taken.saturating_add(self.waiting.len() as u64);
+        self.waiting.drain(..).collect()
+    }
+
+    fn begin(&mut self) -> Option<Seat> {
+        if self.live >= self.max {
+            return None;
+        }
+        self.moved_at = Instant::now();
+        let mut seat = Seat { calls: None, served: 0 };
+        self.set(&mut seat, Some(0));
+        Some(seat)
+    }
+
+    fn set(&mut self, seat: &mut Seat, calls: Option<usize>) {
+        let before = (seat.is_open(), seat.has_room(), seat.is_idle());
+        seat.calls = calls;
+        let moved = |count: usize, before: bool, after: bool| {
+            count.saturating_sub(before.into()).saturating_add(after.into())
+        };
+        self.live = moved(self.live, before.0, seat.is_open());
+        self.open = moved(self.open, before.1, seat.has_room());
+        self.idle = moved(self.idle, before.2, seat.is_idle());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn take(queue: &mut Queue<u32>, seat: &mut Seat) -> (u32, Option<Seat>) {
+        queue.take(seat, |_| true).unwrap()
+    }
+
+    #[test]
+    fn one_after_another_are_served_by_one_instance() {
+        let mut queue = Queue::new(2, 8);
+        let mut seat = queue.push(0).1.unwrap();
+        for request in 1..100 {
+            assert!(take(&mut queue, &mut seat).1.is_none());
+            queue.done(&mut seat);
+            assert!(queue.push(request).1.is_none());
+        }
+    }
+
+    #[test]
+    fn there_is_one_a_core_until_all_are_full() {
+        let mut queue = Queue::new(2, 3);
+        let mut seats: Vec<Seat> = (0..300).filter_map(|request| queue.push(request).1).collect();
+        assert_eq!(seats.len(), 2, "both cores have work");
+        for number in 0..CONCURRENT_PER_INSTANCE * 2 - 1 {
+            assert!(take(&mut queue, &mut seats[number % 2]).1.is_none());
+        }
+        let mut third = take(&mut queue, &mut seats[1]).1.expect("all are full, and some wait");
+        assert!(!seats[0].has_room() && !seats[1].has_room());
+        for _ in 0..CONCURRENT_PER_INSTANCE {
+            assert!(take(&mut queue, &mut third).1.is_none(), "three is the most");
+        }
+        assert!(queue.push(300).1.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_takes_gets_another_instance_and_not_more_than_one_a_stall() {
+        let mut queue = Queue::new(1, 8);
+        let _computes = queue.push(0).1;
+        assert!(matches!(queue.is_waiting(0), (true, None)), "it may be about to begin");
+        tokio::time::advance(STALL).await;
+        let mut helper = queue.is_waiting(0).1.unwrap();
+        assert!(matches!(queue.is_waiting(0), (true, None)));
+        assert_eq!(take(&mut queue, &mut helper).0, 0);
+        tokio::time::advance(STALL).await;
+        assert!(matches!(queue.is_waiting(0), (false, None)), "it is at work");
+    }
+
+    #[test]
+    fn who_is_gone_is_passed_over_and_who_has_no_instance_is_told() {
+        let mut queue = Queue::new(1, 8);
+        let mut seat = queue.push(1).1.unwrap();
+        queue.push(2);
+        assert_eq!(queue.take(&mut seat, |request| *request != 1).unwrap().0, 2);
+        queue.push(3);
+        assert!(queue.abandoned().is_empty(), "it will take it");
+        queue.leave(&mut seat);
+        queue.leave(&mut seat);
+        assert_eq!(queue.abandoned(), [3]);
+        assert!(matches!(queue.is_waiting(2), (false, None)));
+        assert!(queue.push(4).1.is_some());
+    }
+
+    #[test]
+    fn an_instance_that_is_used_up_takes_no_more() {
+        let mut queue = Queue::new(1, 8);
+        let mut seat = queue.push(0).1.unwrap();
+        for request in 1..REQUESTS_PER_INSTANCE {
+            take(&mut queue, &mut seat);
+            queue.done(&mut seat);
+            queue.push(u32::try_from(request).unwrap());
+        }
+        assert!(take(&mut queue, &mut seat).1.is_none());
+        assert!(!seat.is_open());
+        assert!(queue.push(0).1.is_some());
+    }
+}
