@@ -244,6 +244,13 @@ async fn a_full_disk_loses_nothing_and_space_brings_the_service_back() {
 
 // ---- limits ----
 
+/// A host of the component that misbehaves on request.
+fn probe(folder: &Path) -> (Host, Client, String) {
+    let host = Host::start(&["--manifest", probe_manifest(folder).to_str().unwrap()]);
+    let url = host.url("probe");
+    (host, Client::new(url.clone(), url.clone(), url.clone()), url)
+}
+
 #[tokio::test]
 async fn past_its_capacity_a_service_refuses_at_once_and_recovers() {
     let folder = tempfile::tempdir().unwrap();
@@ -261,10 +268,7 @@ async fn past_its_capacity_a_service_refuses_at_once_and_recovers() {
 #[tokio::test]
 async fn a_guest_that_loops_traps_grows_or_waits_for_ever_is_ended_and_the_others_go_on() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = probe_manifest(folder.path());
-    let host = Host::start(&["--manifest", manifest.to_str().unwrap()]);
-    let url = host.url("probe");
-    let client = Client::new(url.clone(), url.clone(), url.clone());
+    let (_host, client, url) = probe(folder.path());
     let get = async |path: &str| {
         let started = Instant::now();
         let answer = client.get(&format!("{url}{path}")).await;
@@ -297,10 +301,7 @@ async fn a_guest_that_loops_traps_grows_or_waits_for_ever_is_ended_and_the_other
 #[tokio::test]
 async fn one_instance_serves_requests_one_after_another_and_few_serve_many_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = probe_manifest(folder.path());
-    let host = Host::start(&["--manifest", manifest.to_str().unwrap()]);
-    let url = host.url("probe");
-    let client = Client::new(url.clone(), url.clone(), url.clone());
+    let (_host, client, url) = probe(folder.path());
     let served = async || client.get(&format!("{url}/served")).await.json().as_u64().unwrap();
     let first = served().await;
     for number in 1..=20 {
@@ -309,7 +310,7 @@ async fn one_instance_serves_requests_one_after_another_and_few_serve_many_at_on
     let counts = join_all((0..200).map(|_| served())).await;
     let begun = counts.iter().filter(|count| **count == 1).count();
     let cores = std::thread::available_parallelism().unwrap().get();
-    // One a core; one more for those that nobody takes while a slow machine starts the others.
+    // One a core; a few more for those that nobody takes while a slow machine starts the others.
     assert!(begun <= cores + 2, "{begun} instances were begun for 200 requests");
 }
 

@@ -11,6 +11,14 @@ use settle_tests::shop::{Driver, LEASE, SECOND, Shop, claim};
 
 use CallFault::{Declined, NotSent, Pending, Refused};
 
+/// An order whose end its client has seen, and the server has lost.
+async fn seen_and_lost(shop: &Shop, host: &Driver, product: &str, end: Status) -> Order {
+    let order = shop.place(host, product).await.unwrap();
+    assert_eq!(order.status, end, "and the client has seen it");
+    shop.lose_all_but_the_intent().await;
+    order
+}
+
 async fn stored(shop: &Shop) -> String {
     let found = shop.database.query(sql("SELECT status FROM orders")).await.unwrap();
     found.rows[0].text(0).unwrap().to_owned()
@@ -128,9 +136,7 @@ async fn a_read_on_a_shared_database_takes_over_each_end_that_payment_knows() {
 
     // Undone, and all of it was lost but the intent.
     let shop = Shop::open().await;
-    let order = shop.place(&shop.host("dead"), "fail-me").await.unwrap();
-    assert_eq!(order.status, Status::Cancelled);
-    shop.lose_all_but_the_intent().await;
+    let order = seen_and_lost(&shop, &shop.host("dead"), "fail-me", Status::Cancelled).await;
     assert_eq!(shop.read(&shop.host("other"), order.id).await.status, Status::Cancelled);
 
     // Cancelled and undone, and the end was lost.
@@ -147,9 +153,7 @@ async fn a_read_on_a_shared_database_takes_over_each_end_that_payment_knows() {
 async fn a_read_on_a_shared_database_shows_what_payment_knows_or_nothing() {
     let shop = Shop::open().await;
     let host = shop.host("one");
-    let order = shop.place(&host, "book").await.unwrap();
-    assert_eq!(order.status, Status::Completed, "and the client has seen it");
-    shop.lose_all_but_the_intent().await;
+    let order = seen_and_lost(&shop, &host, "book", Status::Completed).await;
     shop.payments.script([NotSent]);
     let read = host.read(&context(&shop.world), &alice(), order.id).await;
     assert!(matches!(read, Err(OrderError::Unavailable { .. })), "{read:?}");
@@ -160,9 +164,7 @@ async fn a_read_on_a_shared_database_shows_what_payment_knows_or_nothing() {
 async fn a_cancel_whose_end_is_lost_does_not_show_less_than_the_client_has_seen() {
     let shop = Shop::open().await;
     let host = shop.host("one");
-    let order = shop.place(&host, "fail-me").await.unwrap();
-    assert_eq!(order.status, Status::Cancelled, "and the client has seen it");
-    shop.lose_all_but_the_intent().await;
+    let order = seen_and_lost(&shop, &host, "fail-me", Status::Cancelled).await;
     // The cancel is stored; the relaxed write of its end dies with the server.
     shop.database.fail_write(1, DbFault::NotApplied);
     let cancelled = host.cancel(&context(&shop.world), &alice(), order.id).await.unwrap();

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use wasmtime::component::{Component, InstancePre, Linker};
-use wasmtime::{Engine, Store};
+use wasmtime::Store;
+use wasmtime::component::{Component, Instance, Linker};
 use wasmtime_wasi_http::handler::ExpirationError;
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
@@ -18,7 +18,7 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::guest::{Ctx, Grants};
 use crate::http::outbound::{Answer, Local};
-use crate::instances::{Instances, Lost, new_store};
+use crate::instances::{Instances, Lost};
 
 /// Longest wait for a place before a request is refused.
 const QUEUE_TIME_MAX: Duration = Duration::from_secs(2);
@@ -52,9 +52,6 @@ pub struct Service {
     places: Semaphore,
     waiting: AtomicUsize,
     capacity: Capacity,
-    engine: Engine,
-    pre: InstancePre<Ctx>,
-    grants: Grants,
 }
 
 impl Service {
@@ -69,20 +66,15 @@ impl Service {
         let pre = linker
             .instantiate_pre(component)
             .map_err(|error| anyhow!("component `{name}` cannot be linked: {error:#}"))?;
-        let service = ServicePre::new(pre.clone()).map_err(|error| {
+        let pre = ServicePre::new(pre).map_err(|error| {
             anyhow!("component `{name}` does not export wasi:http/handler@0.3: {error:#}")
         })?;
-        let engine = linker.engine();
-        let instances = Instances::new(name, engine, service, grants.clone(), capacity.concurrent);
         Ok(Self {
             name: name.to_owned(),
-            instances,
+            instances: Instances::new(name, linker.engine(), pre, grants, capacity.concurrent),
             places: Semaphore::new(capacity.concurrent),
             waiting: AtomicUsize::new(0),
             capacity,
-            engine: engine.clone(),
-            pre,
-            grants,
         })
     }
 
@@ -111,10 +103,8 @@ impl Service {
     }
 
     /// A fresh store and instance, for a call that is not HTTP.
-    pub async fn instance(&self) -> Result<(Store<Ctx>, wasmtime::component::Instance)> {
-        let mut store = new_store(&self.engine, &self.grants);
-        let instance = self.pre.instantiate_async(&mut store).await?;
-        Ok((store, instance))
+    pub async fn instance(&self) -> Result<(Store<Ctx>, Instance)> {
+        Ok(self.instances.fresh().await?)
     }
 }
 

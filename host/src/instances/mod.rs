@@ -18,10 +18,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::{Instant, sleep, timeout};
-use wasmtime::component::{Accessor, Func};
+use wasmtime::component::{Accessor, Func, Instance};
 use wasmtime::{AsContextMut as _, Engine, Store};
 use wasmtime_wasi_http::WasiHttpView as _;
-use wasmtime_wasi_http::handler::{Prepared, Proxy, ProxyPre, Request, Response};
+use wasmtime_wasi_http::handler::{Prepared, Proxy, Request, Response};
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use self::queue::{Queue, STALL, Seat};
@@ -45,13 +45,12 @@ pub enum Lost {
 }
 
 /// The instances of one component.
-#[derive(Clone)]
 pub struct Instances(Arc<Shared>);
 
 struct Shared {
     name: String,
     engine: Engine,
-    pre: ProxyPre<Ctx>,
+    pre: ServicePre<Ctx>,
     grants: Grants,
     queue: Mutex<Queue<Call>>,
     /// Wakes one instance with room for each request that comes.
@@ -65,10 +64,17 @@ struct Call {
 
 impl Instances {
     /// At most `max` at once. None is made before the first request.
-    pub fn new(name: &str, engine: &Engine, service: ServicePre<Ctx>, grants: Grants, max: usize) -> Self {
+    pub fn new(name: &str, engine: &Engine, pre: ServicePre<Ctx>, grants: Grants, max: usize) -> Self {
         let queue = Mutex::new(Queue::new(grants.world.cores(), max));
-        let (name, engine, pre) = (name.to_owned(), engine.clone(), ProxyPre::P3(service));
+        let (name, engine) = (name.to_owned(), engine.clone());
         Self(Arc::new(Shared { name, engine, pre, grants, queue, pushed: Notify::new() }))
+    }
+
+    /// A fresh store and instance beside them, for a call that is not HTTP.
+    pub async fn fresh(&self) -> wasmtime::Result<(Store<Ctx>, Instance)> {
+        let mut store = self.0.new_store();
+        let instance = self.0.pre.instance_pre().instantiate_async(&mut store).await?;
+        Ok((store, instance))
     }
 
     /// The guest's answer, or its error; `Lost`; or wasmtime's `ExpirationError`.
@@ -104,6 +110,20 @@ impl Shared {
         let (waiting, seat) = self.queue().is_waiting(number);
         self.begin(seat);
         waiting
+    }
+
+    /// For one instance.
+    fn new_store(&self) -> Store<Ctx> {
+        let mut store = Store::new(&self.engine, Ctx::new(&self.grants));
+        store.limiter(|ctx| &mut ctx.store_limits);
+        if self.grants.world.fuel().is_some() {
+            // Err: the engine counts none, and then nothing is noted.
+            let _ = store.set_fuel(Fuel::FULL);
+        }
+        // A thread advances the epoch; a busy guest yields to the others at each tick.
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_async_yield_and_update(1);
+        store
     }
 
     /// Not with the queue locked: a runtime that shuts down drops the task here.
@@ -151,6 +171,9 @@ impl Drop for Member {
 
 /// What an instance does and how long it may go on, told by what runs inside its store to what watches
 /// from outside: a guest that computes lets nobody in.
+struct Watch(Mutex<Watched>);
+
+#[derive(Clone, Copy)]
 struct Watched {
     idle: bool,
     until: Instant,
@@ -158,25 +181,51 @@ struct Watched {
     had_its_turn: bool,
 }
 
-impl Watched {
-    /// With a request, or with what is left to do after the answers: a body to send, say.
-    fn works(&mut self) {
-        (self.idle, self.until) = (false, Instant::now() + REQUEST_TIME_MAX + GRACE);
+impl Watch {
+    fn begin() -> Self {
+        Self(Mutex::new(Watched { idle: true, until: Instant::now() + IDLE_TIME_MAX, had_its_turn: true }))
     }
 
-    fn rests(&mut self) {
-        if !self.idle {
-            (self.idle, self.until) = (true, Instant::now() + IDLE_TIME_MAX);
+    fn now(&self) -> MutexGuard<'_, Watched> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn took_a_request(&self) {
+        *self.now() = Watched { idle: false, until: Self::work_ends(), had_its_turn: false };
+    }
+
+    /// Every answer is given, and something may be left to do: a body to send, say.
+    fn answered(&self) {
+        let mut watched = self.now();
+        (watched.idle, watched.until) = (false, Self::work_ends());
+    }
+
+    fn rests(&self) {
+        let mut watched = self.now();
+        if !watched.idle {
+            (watched.idle, watched.until) = (true, Instant::now() + IDLE_TIME_MAX);
         }
+    }
+
+    /// What it was before the guest has this turn.
+    fn turn(&self) -> Watched {
+        let mut watched = self.now();
+        let before = *watched;
+        watched.had_its_turn = true;
+        before
+    }
+
+    fn work_ends() -> Instant {
+        Instant::now() + REQUEST_TIME_MAX + GRACE
     }
 }
 
 /// The life of one instance.
 async fn run(mut member: Member) {
     let shared = member.shared.clone();
-    let mut store = new_store(&shared.engine, &shared.grants);
+    let mut store = shared.new_store();
     let proxy = match shared.pre.instantiate_async(&mut store).await {
-        Ok(proxy) => proxy,
+        Ok(service) => Proxy::P3(service),
         Err(error) => return refuse_waiting(member, &format!("{error:#}")),
     };
     if let Err(error) = serve(&mut member, &mut store, &proxy).await {
@@ -197,20 +246,15 @@ fn refuse_waiting(mut member: Member, reason: &str) {
 
 /// Serves until the instance has been idle for long, is used up, is stuck (an error) or trapped.
 async fn serve(member: &mut Member, store: &mut Store<Ctx>, proxy: &Proxy) -> wasmtime::Result<()> {
-    let begun = Watched { idle: true, until: Instant::now() + IDLE_TIME_MAX, had_its_turn: true };
-    let watched = Mutex::new(begun);
-    let watch = || watched.lock().unwrap_or_else(PoisonError::into_inner);
+    let watch = Watch::begin();
     let mut inside =
-        pin!(store.run_concurrent(async |accessor| serve_inside(member, accessor, proxy, &watched).await));
+        pin!(store.run_concurrent(async |accessor| serve_inside(member, accessor, proxy, &watch).await));
     let mut alarm = pin!(sleep(IDLE_TIME_MAX));
     poll_fn(|cx| {
         if let Poll::Ready(ended) = inside.as_mut().poll(cx) {
             return Poll::Ready(ended.flatten());
         }
-        let (idle, until) = {
-            let watched = watch();
-            (watched.idle, watched.until)
-        };
+        let Watched { idle, until, had_its_turn } = watch.turn();
         if alarm.deadline() != until {
             alarm.as_mut().reset(until);
         }
@@ -218,7 +262,7 @@ async fn serve(member: &mut Member, store: &mut Store<Ctx>, proxy: &Proxy) -> wa
             let stuck = || Err(wasmtime::Error::msg("guest timed out"));
             return Poll::Ready(if idle { Ok(()) } else { stuck() });
         }
-        if !std::mem::replace(&mut watch().had_its_turn, true) {
+        if !had_its_turn {
             return inside.as_mut().poll(cx).map(Result::flatten);
         }
         Poll::Pending
@@ -230,9 +274,8 @@ async fn serve_inside(
     member: &mut Member,
     accessor: &Accessor<Ctx>,
     proxy: &Proxy,
-    watched: &Mutex<Watched>,
+    watch: &Watch,
 ) -> wasmtime::Result<()> {
-    let watch = || watched.lock().unwrap_or_else(PoisonError::into_inner);
     let shared = member.shared.clone();
     let handler = handler_of(proxy);
     let mut calls = FuturesUnordered::new();
@@ -244,7 +287,7 @@ async fn serve_inside(
                 Poll::Ready(Some(Ok(in_time))) => {
                     member.done(in_time);
                     if calls.is_empty() {
-                        watch().works();
+                        watch.answered();
                     }
                     continue;
                 }
@@ -252,14 +295,11 @@ async fn serve_inside(
                 Poll::Ready(None) | Poll::Pending => {}
             }
             let ready = accessor.poll_ready_for_concurrent_call(handler, cx).is_ready();
-            if !(ready && member.seat.has_room() && (calls.is_empty() || watch().had_its_turn)) {
+            if !(ready && member.seat.has_room() && (calls.is_empty() || watch.now().had_its_turn)) {
                 // Not the one to be woken for the next request.
                 pushed.set(None);
             } else if let Some(call) = next(member, &shared, pushed.as_mut(), cx) {
-                let mut watched = watch();
-                watched.works();
-                watched.had_its_turn = false;
-                drop(watched);
+                watch.took_a_request();
                 calls.push(begin_call(&shared, accessor, proxy, call));
                 continue;
             }
@@ -269,7 +309,7 @@ async fn serve_inside(
             if !(ready && member.seat.is_open()) {
                 return Poll::Ready(Ok(()));
             }
-            watch().rests();
+            watch.rests();
             return Poll::Pending;
         }
     })
@@ -322,18 +362,4 @@ fn begin_call<'a>(
 fn handler_of(proxy: &Proxy) -> Func {
     let Proxy::P3(service) = proxy;
     *service.wasi_http_handler().func_handle().func()
-}
-
-/// A store for one instance.
-pub fn new_store(engine: &Engine, grants: &Grants) -> Store<Ctx> {
-    let mut store = Store::new(engine, Ctx::new(grants));
-    store.limiter(|ctx| &mut ctx.store_limits);
-    if grants.world.fuel().is_some() {
-        // Err: the engine counts none, and then nothing is noted.
-        let _ = store.set_fuel(Fuel::FULL);
-    }
-    // A thread advances the epoch; a busy guest yields to the others at each tick.
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_async_yield_and_update(1);
-    store
 }

@@ -62,14 +62,14 @@ impl<R> Queue<R> {
         self.waiting.push_back(request);
         let all_work = self.waiting.len() > self.idle;
         let useful = self.open == 0 || (all_work && self.live < self.cores);
-        (number, useful.then(|| self.begin()).flatten())
+        (number, self.begin_if(useful))
     }
 
     /// Whether nobody has taken a request yet. When nobody takes any, another instance is to begin.
     pub fn is_waiting(&mut self, number: u64) -> (bool, Option<Seat>) {
         let waiting = number >= self.taken;
         let stalled = waiting && self.moved_at.elapsed() >= STALL;
-        (waiting, stalled.then(|| self.begin()).flatten())
+        (waiting, self.begin_if(stalled))
     }
 
     /// The next request that is still wanted. When this fills the last instance with room and others
@@ -87,7 +87,7 @@ impl<R> Queue<R> {
         let last = seat.served >= REQUESTS_PER_INSTANCE;
         self.set(seat, seat.calls.map(|calls| calls.saturating_add(1)).filter(|_| !last));
         let short = self.open == 0 && !self.waiting.is_empty();
-        Some((request, short.then(|| self.begin()).flatten()))
+        Some((request, self.begin_if(short)))
     }
 
     /// One request of an instance has its answer.
@@ -109,8 +109,8 @@ impl<R> Queue<R> {
         self.waiting.drain(..).collect()
     }
 
-    fn begin(&mut self) -> Option<Seat> {
-        if self.live >= self.max {
+    fn begin_if(&mut self, useful: bool) -> Option<Seat> {
+        if !useful || self.live >= self.max {
             return None;
         }
         self.moved_at = Instant::now();
