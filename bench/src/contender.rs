@@ -12,11 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use http::Method;
 use serde_json::json;
 use settle_tests::client::{Client, one_item};
-use settle_tests::host::{Host, program, root, target};
+use settle_tests::host::{Host, command_of, program, root, target};
 use settle_tests::postgres::Server;
 
 use crate::drive::Target;
-use crate::saga::OURS;
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 /// Connections of the hand-written saga: one for each of most runs' clients, which is its best.
@@ -36,23 +35,25 @@ pub struct Contender {
 }
 
 impl Contender {
-    pub async fn settle_sqlite(folder: &Path) -> Result<Self> {
-        let host = Host::start_in(&empty(folder, "settle")?, &[]);
+    /// `checkout`: the root of the one whose host it is.
+    pub async fn settle_sqlite(folder: &Path, name: &'static str, checkout: &Path) -> Result<Self> {
+        let host = start_in(&empty(folder, name)?, checkout, &[]);
         let target = Target::orders(&host.client().admin().await)?;
         let roots = vec![host.pid()];
-        Ok(Self { name: OURS, target, roots, _running: Box::new(host) })
+        Ok(Self { name, target, roots, _running: Box::new(host) })
     }
 
-    pub async fn settle_postgres(folder: &Path) -> Result<Self> {
-        let (server, host) = on_postgres(&empty(folder, "settle-postgres")?).await;
+    /// The same on a server of its own.
+    pub async fn settle_postgres(folder: &Path, name: &'static str, checkout: &Path) -> Result<Self> {
+        let (server, host) = on_postgres(&empty(folder, name)?, checkout);
         let target = Target::orders(&host.client().admin().await)?;
-        let (roots, name) = (vec![host.pid(), server.pid()], "settle, PostgreSQL");
+        let roots = vec![host.pid(), server.pid()];
         Ok(Self { name, target, roots, _running: Box::new((host, server)) })
     }
 
     /// The saga by hand, in the tables that our host makes.
     pub async fn raw_postgres(folder: &Path) -> Result<Self> {
-        let (server, host) = on_postgres(&empty(folder, "raw-postgres")?).await;
+        let (server, host) = on_postgres(&empty(folder, "raw-postgres")?, &root());
         let client = host.client().admin().await;
         // The test acquirer makes its tables when it is first asked.
         ensure!(client.place("tables", &one_item("book", 1250)).await.status == 201, "no first order");
@@ -198,10 +199,17 @@ impl Stat {
     }
 }
 
-async fn on_postgres(folder: &Path) -> (Server, Host) {
+/// The host of a checkout: this one, or another that has built its own.
+fn start_in(data: &Path, checkout: &Path, args: &[&str]) -> Host {
+    let ours = program("settle");
+    let program = ours.strip_prefix(root()).map_or(ours.clone(), |inside| checkout.join(inside));
+    Host::spawn(data, command_of(&program, data).current_dir(checkout).args(args))
+}
+
+fn on_postgres(folder: &Path, checkout: &Path) -> (Server, Host) {
     let server = Server::start(&["max_connections=300"]);
     let url = server.url("postgres");
-    let host = Host::start_in(folder, &["--set", &format!("database={url}")]);
+    let host = start_in(folder, checkout, &["--set", &format!("database={url}")]);
     (server, host)
 }
 

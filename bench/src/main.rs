@@ -3,6 +3,7 @@
 //! Rounds interleave what is compared, and the disk's fsync rate is measured in each. The order
 //! path is the shipped binary with its default settings.
 
+mod against;
 mod contender;
 mod drive;
 mod growth;
@@ -19,23 +20,30 @@ mod report;
 mod saga;
 mod start;
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|first| first == "load") {
         return load::run(args.get(1..).unwrap_or_default());
     }
     let folder = tempfile::Builder::new().prefix("settle-bench").tempdir_in(settle_tests::host::target())?;
-    let flag = |flag: &str| args.iter().any(|arg| arg == flag);
-    if args.first().is_none_or(|first| first.starts_with("--")) {
+    let (flags, mut args): (Vec<_>, Vec<_>) = args.into_iter().partition(|arg| arg.starts_with("--"));
+    let flag = |name: &str| flags.iter().any(|flag| flag == name);
+    if args.is_empty() {
         return everything(folder.path(), flag("--quick"), flag("--million")).await;
     }
     let what = args.remove(0);
+    let other = match what.as_str() {
+        "against" if args.is_empty() => bail!("against what? give the root of another checkout"),
+        "against" => fs::canonicalize(args.remove(0)).context("the other checkout")?,
+        _ => PathBuf::new(),
+    };
     let mut numbers = args.iter().map(|text| text.parse::<u32>().with_context(|| format!("`{text}`")));
     let rounds = numbers.next().transpose()?.unwrap_or(5);
     let phase = Duration::from_secs(numbers.next().transpose()?.unwrap_or(3).into());
@@ -46,7 +54,10 @@ async fn main() -> Result<()> {
         "overload" => overload::run(folder.path(), rounds, phase).await,
         "hello" => hello::run(folder.path(), rounds).await.map(drop),
         "growth" => growth::run(folder.path(), 1_000_000).await.map(drop),
-        other => bail!("there is no bench `{other}`: orders, postgres, hosts, hello, overload, growth"),
+        "against" => against::run(folder.path(), &other, flag("--postgres"), rounds, phase).await,
+        what => {
+            bail!("there is no bench `{what}`: orders, postgres, hosts, hello, overload, growth, against")
+        }
     }
 }
 

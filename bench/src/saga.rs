@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
+use settle_tests::host::root;
+
 use crate::contender::Contender;
 use crate::drive::{Ended, closed, open};
 use crate::phase::{Phase, fsyncs, middle, millis};
@@ -19,6 +21,7 @@ const OPEN_CLIENTS: u32 = 256;
 pub const PEAK: u32 = 64;
 /// Ourselves.
 pub const OURS: &str = "settle, SQLite";
+const ON_POSTGRES: &str = "settle, PostgreSQL";
 /// Warms each contender up.
 const FIRST: Duration = Duration::from_secs(2);
 
@@ -66,8 +69,8 @@ impl Saga {
 pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -> Result<Saga> {
     let mut saga = Saga::default();
     let started = [
-        (OURS, Contender::settle_sqlite(folder).await),
-        ("settle, PostgreSQL", Contender::settle_postgres(folder).await),
+        (OURS, Contender::settle_sqlite(folder, OURS, &root()).await),
+        (ON_POSTGRES, Contender::settle_postgres(folder, ON_POSTGRES, &root()).await),
         ("raw PostgreSQL", Contender::raw_postgres(folder).await),
         ("native cores, SQLite", Contender::native(folder).await),
         ("Restate, Rust", Contender::restate_rust(folder).await),
@@ -84,8 +87,7 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
         }
     }
     for contender in &contenders {
-        let first = closed(slice::from_ref(&contender.target), PEAK, "first", FIRST).await;
-        first.with_context(|| contender.name)?;
+        warm_up(contender).await?;
     }
     println!(
         "{:>5} {:>22} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8}",
@@ -122,7 +124,13 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
     Ok(saga)
 }
 
-async fn measure(
+pub async fn warm_up(contender: &Contender) -> Result<()> {
+    let first = closed(slice::from_ref(&contender.target), PEAK, "first", FIRST).await;
+    first.map(drop).context(contender.name)
+}
+
+/// One phase of a closed loop.
+pub async fn measure(
     contender: &Contender,
     clients: u32,
     round: u32,

@@ -86,7 +86,12 @@ pub fn cache() -> PathBuf {
 
 /// The host's command line on this data directory, before it is started.
 pub fn command(data: &Path) -> Command {
-    let mut command = Command::new(binary());
+    command_of(&binary(), data)
+}
+
+/// The same of another build; it runs the manifest in its working directory.
+pub fn command_of(program: &Path, data: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .current_dir(root())
         .args(["up", "--ports", "0"])

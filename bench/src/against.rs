@@ -1,0 +1,57 @@
+//! This build beside another checkout's: what a change of ours does to the cost of an order. Both are
+//! the shipped host with their own components and manifest, in turn.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use settle_tests::host::root;
+
+use crate::contender::Contender;
+use crate::phase::{fsyncs, middle, millis, spread};
+use crate::saga::{Series, measure, warm_up};
+
+const CLIENTS: [u32; 3] = [1, 16, 64];
+
+/// `other`: the root of a checkout in which `cargo xtask dist` has run.
+pub async fn run(folder: &Path, other: &Path, postgres: bool, rounds: u32, phase: Duration) -> Result<()> {
+    let mut contenders = Vec::new();
+    for (name, root) in [("here", root()), ("there", other.to_owned())] {
+        let contender = if postgres {
+            Contender::settle_postgres(folder, name, &root).await
+        } else {
+            Contender::settle_sqlite(folder, name, &root).await
+        };
+        contenders.push(contender?);
+    }
+    for contender in &contenders {
+        warm_up(contender).await?;
+    }
+    let mut all = [(); CLIENTS.len()].map(|()| [Series::default(), Series::default()]);
+    for round in 1..=rounds {
+        println!("{round:>5} fsync {:.3} ms", millis(fsyncs(folder, Duration::from_millis(500))?.at(0.5)));
+        for (clients, both) in CLIENTS.into_iter().zip(&mut all) {
+            for (contender, series) in contenders.iter().zip(both) {
+                measure(contender, clients, round, phase, series).await?;
+            }
+        }
+    }
+    println!("median (least to most) of {rounds} rounds:");
+    for (clients, both) in CLIENTS.into_iter().zip(&all) {
+        for (contender, series) in contenders.iter().zip(both) {
+            let told = |values: &[f64]| {
+                let (least, most) = spread(values);
+                format!("{:.3} ({least:.3} to {most:.3})", middle(values.to_vec()))
+            };
+            println!(
+                "{:>6} {clients:>3} clients: {:.0}/s, p50 {} ms, CPU {} ms, RSS {:.0} MB",
+                contender.name,
+                middle(series.rates.clone()),
+                told(&series.p50),
+                told(&series.cpu),
+                middle(series.rss.clone())
+            );
+        }
+    }
+    Ok(())
+}
