@@ -23,9 +23,9 @@ SELECT (SELECT count(*) FROM p0), (SELECT count(*) FROM p1), (SELECT count(*) FR
 WITH p0 AS (INSERT INTO acquirer_charges
     (key, state, amount_minor, currency, method, captured_minor, captures, charge_calls)
   VALUES ('b-' || CAST(:n AS text) || '/charge', 'taken', 1250, 'EUR', '', 1250, 1, 1)
-  ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1 RETURNING state),
+  ON CONFLICT (key) DO NOTHING RETURNING 1),
 relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
-SELECT p0.* FROM p0, relaxed;
+SELECT (SELECT count(*) FROM p0), (SELECT count(*) FROM relaxed);
 -- 3. The payment's document, ledger and outbox: durable.
 WITH p0 AS (INSERT INTO payments (id, operation_key, order_id, version, document, due_at)
   VALUES ('b-' || CAST(:n AS text), 'b-' || CAST(:n AS text) || '/charge', 'b-' || CAST(:n AS text), 1,

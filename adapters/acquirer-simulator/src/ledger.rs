@@ -162,15 +162,32 @@ impl Ledger {
             Fault::DelayMillis(_) | Fault::Unreachable(_) => ("new", 0, 0),
             fault => self.decision(minor, currency, fault),
         };
-        let counted = sql(concat!(
-            "INSERT INTO acquirer_charges
+        let first = sql("INSERT INTO acquirer_charges
                (key, state, amount_minor, currency, method, captured_minor, captures, charge_calls)
              VALUES ($1, $2, $3, $4, $5, $6, $7, 1)
-             ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1",
+             ON CONFLICT (key) DO NOTHING");
+        let first = first.bind(key).bind(state).bind(minor).bind(currency).bind(method);
+        let first = vec![first.bind(captured).bind(captures)];
+        let done = self.database.execute(first, Durability::Relaxed).await.map_err(unreachable)?;
+        if done.first().is_some_and(|outcome| outcome.affected == 1) {
+            return Ok(Charge {
+                state: state.to_owned(),
+                amount: minor,
+                currency: currency.to_owned(),
+                method: method.to_owned(),
+                captured,
+                returned: 0,
+                charge_calls: 1,
+                lookup_calls: 0,
+                void_calls: 0,
+                refund_calls: 0,
+            });
+        }
+        let again = sql(concat!(
+            "UPDATE acquirer_charges SET charge_calls = charge_calls + 1 WHERE key = $1",
             returning!()
         ));
-        let counted = counted.bind(key).bind(state).bind(minor).bind(currency).bind(method);
-        self.write(counted.bind(captured).bind(captures)).await?.ok_or_else(|| lost("no row"))
+        self.write(again.bind(key)).await?.ok_or_else(|| lost("no row"))
     }
 
     /// Decides a new charge, once, and answers the row after it: the state is the guard, so a void

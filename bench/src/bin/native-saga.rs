@@ -188,8 +188,7 @@ impl Acquirer for Till {
         let taken =
             sql("INSERT INTO acquirer_charges (key, state, amount_minor, captured_minor, charge_calls)
                          VALUES ($1, 'taken', $2, $2, 1)
-                         ON CONFLICT (key) DO UPDATE SET charge_calls = acquirer_charges.charge_calls + 1
-                         RETURNING state");
+                         ON CONFLICT (key) DO NOTHING");
         let written =
             self.0.execute(vec![taken.bind(key.as_str()).bind(amount.minor())], Durability::Relaxed);
         written.await.map_err(|error| AcquirerError::OutcomeUnknown(error.to_string()))?;

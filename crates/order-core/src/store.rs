@@ -3,7 +3,8 @@
 //! Fencing: each saga write inserts `(order_id, seq)`; a duplicate means that another owner was
 //! faster, and the whole write is refused.
 
-use settle_ports::{CallContext, Database, Durability, Row, SqlError, Statement, sql};
+use serde::Serialize;
+use settle_ports::{CallContext, Database, Durability, Row, SqlError, Statement, insert_rows, sql};
 use settle_saga::{Definition, Entry, ReplayError, Saga};
 use settle_types::{Currency, Money, OrderId, Timestamp, UserId};
 
@@ -304,26 +305,55 @@ fn journal_statements(
     saga: &Saga<OrderSaga>,
     context: &CallContext,
 ) -> Result<Vec<Statement>, StoreError> {
-    let mut statements = Vec::with_capacity(saga.unwritten().len().saturating_mul(2));
+    let order_id = id.to_string();
+    let (mut journal, mut outbox) = (Vec::new(), Vec::new());
     for step in saga.unwritten() {
         let (entry, status) = (&step.entry, step.after.status());
         let event = serde_json::to_string(&entry.event).map_err(|error| StoreError::Unreadable(id, error))?;
-        statements.push(
-            sql("INSERT INTO order_journal (order_id, seq, version, at, event, status, trace_id)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)")
-            .bind(id.to_string())
-            .bind(entry.seq)
-            .bind(u32::from(entry.version))
-            .bind(entry.at)
-            .bind(event)
-            .bind(status.as_str())
-            .bind(context.trace_id()),
-        );
+        journal.push([
+            order_id.as_str().into(),
+            entry.seq.into(),
+            u32::from(entry.version).into(),
+            entry.at.into(),
+            event.into(),
+            status.as_str().into(),
+            context.trace_id().into(),
+        ]);
         if changes_status(&entry.event) {
-            statements.push(outbox_row(id, entry, status, context));
+            let message = Message {
+                at: entry.at.to_string(),
+                cause: entry.event.cause(),
+                correlation_id: &context.correlation_id,
+                order_id: &order_id,
+                status: status.as_str(),
+                traceparent: &context.traceparent,
+            };
+            let payload =
+                serde_json::to_string(&message).map_err(|error| StoreError::Unreadable(id, error))?;
+            let kind = format!("order.{}", status.as_str());
+            outbox.push([order_id.as_str().into(), entry.seq.into(), kind.into(), payload.into()]);
         }
     }
+    let journal = insert_rows(
+        "INSERT INTO order_journal (order_id, seq, version, at, event, status, trace_id)",
+        journal,
+    );
+    let mut statements = vec![journal];
+    if !outbox.is_empty() {
+        statements.push(insert_rows("INSERT INTO order_outbox (order_id, seq, type, payload)", outbox));
+    }
     Ok(statements)
+}
+
+/// What the outbox tells of a change of status.
+#[derive(Serialize)]
+struct Message<'a> {
+    at: String,
+    cause: &'a str,
+    correlation_id: &'a str,
+    order_id: &'a str,
+    status: &'a str,
+    traceparent: &'a str,
 }
 
 /// Whether an event moves the order to another status; a retry does not.
@@ -343,22 +373,6 @@ fn changes_status(event: &Event) -> bool {
         | Event::Redriven { .. }
         | Event::ResolvedByHand { .. } => true,
     }
-}
-
-fn outbox_row(id: OrderId, entry: &Entry<Event>, status: Status, context: &CallContext) -> Statement {
-    let payload = serde_json::json!({
-        "order_id": id.to_string(),
-        "status": status.as_str(),
-        "cause": entry.event.cause(),
-        "at": entry.at.to_string(),
-        "correlation_id": context.correlation_id,
-        "traceparent": context.traceparent,
-    });
-    sql("INSERT INTO order_outbox (order_id, seq, type, payload) VALUES ($1, $2, $3, $4)")
-        .bind(id.to_string())
-        .bind(entry.seq)
-        .bind(format!("order.{}", status.as_str()))
-        .bind(payload.to_string())
 }
 
 fn entry_of(id: OrderId, row: &Row) -> Result<Entry<Event>, StoreError> {

@@ -1,6 +1,7 @@
 //! `settle:sql/database`: statements in, rows out. See `wit/sql` for the promises.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::str::FromStr;
 
 use settle_types::Timestamp;
@@ -69,6 +70,24 @@ pub struct Statement {
 /// Starts a statement: `sql("...").bind(1).bind("x").expect(1)`.
 pub fn sql(sql: &'static str) -> Statement {
     Statement { sql: Cow::Borrowed(sql), params: Vec::new(), expect: None }
+}
+
+/// Several rows by one statement. `into`: `INSERT INTO table (columns)`.
+pub fn insert_rows<const COLUMNS: usize>(into: &str, rows: Vec<[Value; COLUMNS]>) -> Statement {
+    let mut text =
+        String::with_capacity(into.len().saturating_add(64).saturating_add(rows.len() * COLUMNS * 5));
+    text.push_str(into);
+    let mut params = Vec::with_capacity(rows.len() * COLUMNS);
+    for row in rows {
+        text.push_str(if params.is_empty() { " VALUES (" } else { ", (" });
+        for (value, column) in row.into_iter().zip(0..) {
+            params.push(value);
+            // Err: a String takes any text.
+            let _ = write!(text, "{}${}", if column == 0 { "" } else { ", " }, params.len());
+        }
+        text.push(')');
+    }
+    Statement { sql: Cow::Owned(text), params, expect: None }
 }
 
 impl Statement {

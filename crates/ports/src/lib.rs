@@ -9,6 +9,8 @@ mod schema;
 mod world;
 
 pub use acquirer::{Acquirer, AcquirerError, ChargeOutcome, RefundOutcome, Standing};
-pub use database::{Database, Dialect, Durability, Outcome, Row, RowError, SqlError, Statement, Value, sql};
+pub use database::{
+    Database, Dialect, Durability, Outcome, Row, RowError, SqlError, Statement, Value, insert_rows, sql,
+};
 pub use schema::{Migration, Schema, SchemaError};
 pub use world::{CallContext, DueReport, Limiter, Rate, Verdict, World};

@@ -20,6 +20,10 @@ const STEPS_PER_LOOK: i32 = 20_000;
 /// Prepared statements kept by a connection.
 const STATEMENTS_CACHED: usize = 128;
 
+/// Page caches, as SQLite takes them: negative for KiB. A reader's is void after each write of another.
+const WRITER_CACHE: i32 = -8_192;
+const READER_CACHE: i32 = -2_048;
+
 /// The database file cannot be used. Says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -63,7 +67,7 @@ fn open_inner(path: &Path, read_only: bool) -> rusqlite::Result<Guarded> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?; // the writer checkpoints between groups
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "cache_size", -16_384)?; // KiB
+    connection.pragma_update(None, "cache_size", if read_only { READER_CACHE } else { WRITER_CACHE })?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "query_only", read_only)?;
     // Reads the schema: a damaged or foreign file fails here, not at the first order.
@@ -118,7 +122,41 @@ fn authorize(context: &AuthContext<'_>, in_guest: bool) -> Authorization {
     }
 }
 
+/// What the writer says of transactions. Kept prepared, and so allowed already: `run_guarded` knows these
+/// texts and refuses them to guests.
+#[derive(Clone, Copy)]
+pub enum Control {
+    Begin,
+    Commit,
+    RollBack,
+    Savepoint,
+    RollBackTo,
+    Release,
+}
+
+impl Control {
+    const ALL: [Self; 6] =
+        [Self::Begin, Self::Commit, Self::RollBack, Self::Savepoint, Self::RollBackTo, Self::Release];
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Begin => "BEGIN IMMEDIATE",
+            Self::Commit => "COMMIT",
+            Self::RollBack => "ROLLBACK",
+            Self::Savepoint => "SAVEPOINT call",
+            Self::RollBackTo => "ROLLBACK TO call",
+            Self::Release => "RELEASE call",
+        }
+    }
+}
+
 impl Guarded {
+    /// Begins, ends or divides a transaction.
+    pub fn control(&self, control: Control) -> rusqlite::Result<()> {
+        let mut prepared = self.connection.prepare_cached(control.sql())?;
+        prepared.raw_query().next().map(drop)
+    }
+
     /// From now on a statement has only this long; then it is interrupted.
     pub fn hurry(&self, time: Duration) {
         self.budget_millis.store(millis_of(time), Ordering::Relaxed);
@@ -164,7 +202,12 @@ impl Guarded {
     }
 
     fn run_guarded(&self, statement: &Statement) -> Result<Outcome, Error> {
-        let mut prepared = self.connection.prepare_cached(&statement.sql).map_err(error_of)?;
+        // As the cache compares them.
+        let text = statement.sql.trim();
+        if Control::ALL.iter().any(|control| control.sql() == text) {
+            return Err(Error::Invalid("transactions are the host's".to_owned()));
+        }
+        let mut prepared = self.connection.prepare_cached(text).map_err(error_of)?;
         let (wanted, given) = (prepared.parameter_count(), statement.params.len());
         if wanted != given {
             return Err(Error::Invalid(format!("{given} parameters for {wanted} places")));

@@ -3,11 +3,12 @@
 //! A call that does not wait for the disk is made on its caller's thread while the writer is idle:
 //! it is over sooner than a change of threads.
 //!
-//! Rules of a group. Each call runs in a savepoint of its own, so a call that fails leaves the
-//! others unharmed. After any error SQLite may have rolled back everything: then the others run
-//! again, one by one. No call is answered before COMMIT returned. When COMMIT itself fails, nobody
-//! can say what is on disk: every member gets `outcome-unknown`, and the database is opened anew.
-//! A failed fsync is never tried again (the kernel may have dropped the pages).
+//! Rules of a group. A call that fails leaves the others unharmed: the group is rolled back and runs
+//! again, each call in a savepoint of its own. These copy every page before it changes, so a group
+//! is first tried without. After any error SQLite may have rolled back everything: then the others
+//! run again, one by one. No call is answered before COMMIT returned. When COMMIT itself fails,
+//! nobody can say what is on disk: every member gets `outcome-unknown`, and the database is opened
+//! anew. A failed fsync is never tried again (the kernel may have dropped the pages).
 
 use std::path::{Path, PathBuf};
 use std::slice;
@@ -19,13 +20,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::connection::{AT_ONCE_TIME_MAX, Guarded, OpenError, error_of, open};
+use super::connection::{AT_ONCE_TIME_MAX, Control, Guarded, OpenError, error_of, open};
 use crate::sql::{Durability, Error, Outcome, Statement};
 
 /// Calls that wait at once; more are refused rather than kept waiting.
 const QUEUE_MAX: usize = 1024;
 /// Most calls in one commit.
 const GROUP_MAX: usize = 256;
+/// After a group in which a call failed, so many groups have savepoints from the start.
+const CAREFUL_GROUPS: u32 = 16;
 /// The log is copied into the database when it is longer than this.
 const WAL_PAGES_MAX: u64 = 4_000;
 /// Wait before a database that could not be opened again is tried once more.
@@ -57,7 +60,7 @@ struct Shared {
 impl Writer {
     pub fn start(path: PathBuf) -> Result<Self, OpenError> {
         let connection = open(&path, false)?;
-        let committer = Mutex::new(Some(Committer { connection, synced: true }));
+        let committer = Mutex::new(Some(Committer::new(connection)));
         let shared = Arc::new(Shared { committer, waiting: AtomicUsize::new(0) });
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let shown = path.display().to_string();
@@ -192,7 +195,7 @@ fn commit(path: &Path, shared: &Shared, calls: Vec<Job>, sync: bool, answers: &m
 fn usable<'a>(path: &Path, writer: &'a mut Option<Committer>) -> Option<&'a mut Committer> {
     if writer.is_none() {
         match open(path, false) {
-            Ok(connection) => *writer = Some(Committer { connection, synced: true }),
+            Ok(connection) => *writer = Some(Committer::new(connection)),
             Err(error) => {
                 eprintln!("settle: {error}");
                 thread::sleep(REOPEN_WAIT);
@@ -211,6 +214,8 @@ struct Committer {
     connection: Guarded,
     /// COMMIT waits for the disk.
     synced: bool,
+    /// How many more groups have savepoints from the start.
+    careful: u32,
 }
 
 type Done = Result<Vec<Outcome>, Error>;
@@ -218,6 +223,10 @@ type Done = Result<Vec<Outcome>, Error>;
 type Answers = Vec<(Reply, Done)>;
 
 impl Committer {
+    fn new(connection: Guarded) -> Self {
+        Self { connection, synced: true, careful: 0 }
+    }
+
     /// Commits calls together, with an answer for each; one that fails is answered alone.
     fn commit_group(
         &mut self,
@@ -264,22 +273,44 @@ impl Committer {
         Ok(())
     }
 
-    fn try_together(&self, calls: &[Job]) -> Together {
-        if let Err(error) = self.control("BEGIN IMMEDIATE") {
+    fn try_together(&mut self, calls: &[Job]) -> Together {
+        let several = calls.len() > 1;
+        if several && self.careful == 0 {
+            match self.try_once(calls, false) {
+                Together::Refused(_) => self.careful = CAREFUL_GROUPS,
+                done => return done,
+            }
+        }
+        self.careful = self.careful.saturating_sub(several.into());
+        self.try_once(calls, several)
+    }
+
+    /// Without savepoints, one call's error refuses all.
+    fn try_once(&self, calls: &[Job], savepoints: bool) -> Together {
+        if let Err(error) = self.connection.control(Control::Begin) {
             return Together::Refused(error_of(error));
         }
         let mut done = Vec::with_capacity(calls.len());
         for call in calls {
-            match self.run_call(call, calls.len() > 1) {
+            let ran = if savepoints {
+                self.run_in_savepoint(call)
+            } else {
+                self.connection.run_all(&call.statements).map(Ok).map_err(Broken::Call)
+            };
+            match ran {
                 Ok(outcome) => done.push(outcome),
-                Err(Broken::Alone(error)) => return self.rolled_back(error),
-                Err(Broken::All) => {
+                // SQLite gave up the whole transaction (full disk, I/O error), not only this call.
+                Err(_) if calls.len() > 1 && self.is_over() => return Together::Broken,
+                Err(broken) => {
                     self.roll_back();
-                    return Together::Broken;
+                    return match broken {
+                        Broken::Call(error) => Together::Refused(error),
+                        Broken::All => Together::Broken,
+                    };
                 }
             }
         }
-        match self.control("COMMIT") {
+        match self.connection.control(Control::Commit) {
             Ok(()) => Together::Committed(done),
             Err(error) => {
                 self.roll_back();
@@ -288,51 +319,28 @@ impl Committer {
         }
     }
 
-    /// Begins, ends or divides a transaction. Prepared anew each time: a guest would find it in the
-    /// cache of its own statements, already allowed.
-    fn control(&self, sql: &'static str) -> rusqlite::Result<()> {
-        self.connection.connection.execute_batch(sql)
+    /// One of several calls; its failure is its own.
+    fn run_in_savepoint(&self, call: &Job) -> Result<Done, Broken> {
+        let control = |what| self.connection.control(what).map_err(|_| Broken::All);
+        control(Control::Savepoint)?;
+        let done = self.connection.run_all(&call.statements);
+        if done.is_err() {
+            control(Control::RollBackTo)?;
+        }
+        control(Control::Release)?;
+        Ok(done)
     }
 
-    /// The only call of the transaction failed.
-    fn rolled_back(&self, error: Error) -> Together {
-        self.roll_back();
-        Together::Refused(error)
+    /// Whether SQLite has ended the transaction by itself.
+    fn is_over(&self) -> bool {
+        self.connection.connection.is_autocommit()
     }
 
     fn roll_back(&self) {
-        if !self.connection.connection.is_autocommit() {
+        if !self.is_over() {
             // Err: SQLite has rolled back already.
-            let _ = self.connection.connection.execute_batch("ROLLBACK");
+            let _ = self.connection.control(Control::RollBack);
         }
-    }
-
-    /// One call: in a savepoint when others share the transaction.
-    fn run_call(&self, call: &Job, shared: bool) -> Result<Done, Broken> {
-        let connection = &self.connection.connection;
-        let control = |sql: &'static str| self.control(sql).map_err(|_| Broken::All);
-        if shared {
-            control("SAVEPOINT call")?;
-        }
-        let failure = match self.connection.run_all(&call.statements) {
-            Ok(outcomes) => {
-                if shared {
-                    control("RELEASE call")?;
-                }
-                return Ok(Ok(outcomes));
-            }
-            Err(failure) => failure,
-        };
-        if connection.is_autocommit() && shared {
-            // SQLite gave up the whole transaction (full disk, I/O error), not only this call.
-            return Err(Broken::All);
-        }
-        if !shared {
-            return Err(Broken::Alone(failure));
-        }
-        control("ROLLBACK TO call")?;
-        control("RELEASE call")?;
-        Ok(Err(failure))
     }
 
     fn set_sync(&mut self, sync: bool) -> rusqlite::Result<()> {
@@ -358,8 +366,8 @@ impl Committer {
 
 /// How a call broke the transaction.
 enum Broken {
-    /// Its own error; it was the only call.
-    Alone(Error),
+    /// By its own error, without a savepoint.
+    Call(Error),
     /// The whole transaction is gone.
     All,
 }
@@ -367,7 +375,7 @@ enum Broken {
 /// What became of a transaction.
 enum Together {
     Committed(Vec<Done>),
-    /// Rolled back because of the only call in it.
+    /// Rolled back because of a call in it.
     Refused(Error),
     /// Rolled back as a whole.
     Broken,
