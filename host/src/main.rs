@@ -10,6 +10,10 @@ use clap::{Args, Parser, Subcommand};
 use settle_host::compose::compose;
 use settle_host::{doctor, secrets, up};
 
+/// An order allocates some thousand times; SQLite's go here as well.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs an application of WebAssembly components in one process.
 #[derive(Parser)]
 #[command(name = "settle", version)]
