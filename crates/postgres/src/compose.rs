@@ -130,7 +130,10 @@ fn counts(parts: &[Part<'_>], relaxed: bool) -> Result<Call, String> {
         counted.push_str(", (SELECT count(*) FROM relaxed) AS relaxed");
         checked.push_str(", relaxed");
     }
-    Ok(Call::Counts { sql: format!("WITH {with} SELECT {checked} FROM (SELECT {counted}) AS counted") })
+    // OFFSET 0 keeps the server from writing each count out wherever it is named.
+    Ok(Call::Counts {
+        sql: format!("WITH {with} SELECT {checked} FROM (SELECT {counted} OFFSET 0) AS counted"),
+    })
 }
 
 fn renumber(sql: &str, offset: usize, out: &mut String) {
@@ -174,7 +177,7 @@ mod tests {
             "WITH p0 AS (INSERT INTO a VALUES ($1, '$1') RETURNING 1), \
              p1 AS (UPDATE b SET x = $3 WHERE y = $2 RETURNING 1) \
              SELECT c0, CASE WHEN c1 <> 1 THEN CAST('settle:unmet:1:' || c1 AS bigint) ELSE c1 END \
-             FROM (SELECT (SELECT count(*) FROM p0) AS c0, (SELECT count(*) FROM p1) AS c1) AS counted"
+             FROM (SELECT (SELECT count(*) FROM p0) AS c0, (SELECT count(*) FROM p1) AS c1 OFFSET 0) AS counted"
         );
     }
 

@@ -4,6 +4,7 @@
 //! prepared first: an error until then leaves nothing behind. Once it is sent, only the server's
 //! own error says that nothing was written; silence leaves the outcome unknown.
 
+mod composed;
 mod pool;
 pub mod provision;
 mod value;
@@ -12,10 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use settle_postgres::{Call, Failure, Part, compose_plainly, failure_of};
+use settle_postgres::{Call, Failure, failure_of};
 use tokio_postgres::Row;
 
 use super::{Answer, Backend, Dialect, Durability, Error, Outcome, Statement, Value};
+use composed::Composed;
 use pool::{Connection, Pools};
 
 /// Longest wait for the server's answer to one statement. The server ends it a little earlier.
@@ -24,13 +26,14 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(6);
 /// One database of one service: its role, its schema.
 pub struct Postgres {
     pools: Arc<Pools>,
+    composed: Composed,
 }
 
 impl Postgres {
     /// `url` in libpq's syntax; `sslmode=require` checks the server's certificate against the
     /// system's roots. Nothing is connected yet.
     pub fn new(url: &str, connections: usize) -> Result<Self> {
-        Ok(Self { pools: Arc::new(Pools::new(url, connections)?) })
+        Ok(Self { pools: Arc::new(Pools::new(url, connections)?), composed: Composed::default() })
     }
 }
 
@@ -55,21 +58,18 @@ impl Backend for Postgres {
     }
 
     fn execute(&self, statements: Vec<Statement>, durability: Durability) -> Answer<Vec<Outcome>> {
-        let pools = self.pools.clone();
+        let (pools, call) = (self.pools.clone(), self.composed.call(&statements, durability));
         Box::pin(async move {
-            let call = {
-                let parts: Vec<Part<'_>> = statements.iter().map(part_of).collect();
-                compose_plainly(&parts, durability == Durability::Relaxed).map_err(Error::Invalid)?
-            };
+            let call = call?;
             let connection = pools.writer().await?;
             let every: Vec<&Statement> = statements.iter().collect();
-            match call {
+            match &*call {
                 Call::Plain { sql, .. } => {
-                    let (rows, affected) = run(connection, &sql, &every).await?;
+                    let (rows, affected) = run(connection, sql, &every).await?;
                     Ok(vec![outcome_of(&rows, affected)?])
                 }
                 Call::Rows { sql, expect } => {
-                    let (rows, _) = run(connection, &sql, &every).await?;
+                    let (rows, _) = run(connection, sql, &every).await?;
                     let count = rows.len() as u64;
                     if expect.is_some_and(|expected| expected != count) {
                         return Err(Error::Unmet(0));
@@ -77,7 +77,7 @@ impl Backend for Postgres {
                     Ok(vec![outcome_of(&rows, count)?])
                 }
                 Call::Counts { sql } => {
-                    let (rows, _) = run(connection, &sql, &every).await?;
+                    let (rows, _) = run(connection, sql, &every).await?;
                     let counted = rows.first().ok_or_else(|| Error::Invalid("no counts came back".into()))?;
                     let count = |index| match value::of_column(counted, index)? {
                         Value::Int64(count) => Ok(u64::try_from(count).unwrap_or_default()),
@@ -105,10 +105,6 @@ impl Backend for Postgres {
             }
         })
     }
-}
-
-fn part_of(statement: &Statement) -> Part<'_> {
-    Part { sql: &statement.sql, parameters: statement.params.len(), expect: statement.expect }
 }
 
 /// Prepares and runs one statement, with the parameters of all parts; answers rows and the count
