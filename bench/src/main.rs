@@ -61,14 +61,14 @@ async fn main() -> Result<()> {
     }
 }
 
-/// The report. Quick: under ten minutes.
+/// The report. Quick: under ten minutes, and without growth unless a million is asked for.
 async fn everything(folder: &Path, quick: bool, million: bool) -> Result<()> {
     let (rounds, seconds, clients): (_, _, &[u32]) =
         if quick { (5, 2, &[1, 64]) } else { (5, 4, &[1, 16, 64, 256]) };
     let saga = saga::run(folder, rounds, Duration::from_secs(seconds), clients).await?;
     let hello = hello::run(folder, rounds).await?;
     let start = start::run(folder, 7).await?;
-    let growth = if quick {
+    let growth = if quick && !million {
         Err("too long for a quick run".to_owned())
     } else {
         Ok(growth::run(folder, if million { 1_000_000 } else { 100_000 }).await?)

@@ -11,7 +11,7 @@ use crate::growth::Growth;
 use crate::hello::{self, Hello};
 use crate::phase::{middle, spread};
 use crate::plot::{Line, plot};
-use crate::saga::{OURS, PEAK, Saga, Series};
+use crate::saga::{OURS, PAUSE, PEAK, Saga, Series};
 use crate::start::Start;
 
 /// A ratio, its goal, and why it is missing.
@@ -72,6 +72,7 @@ pub fn write(measured: &Measured) -> Result<()> {
         "ratios": flat,
         "reasons": reasons,
         "fsync_p50_ms": saga.fsync,
+        "fsync_now_and_then_p50_ms": saga.fsync_now_and_then,
         "fixed_work_ms": saga.work,
         "saga": series.collect::<Vec<_>>(),
     });
@@ -151,8 +152,11 @@ fn markdown(measured: &Measured, ratios: &[Ratio]) -> Result<String> {
     };
     writeln!(
         out,
-        "The disk's fsync of 8 KiB took {}, a fixed piece of work {}.\nGenerator and contenders share {} cores.\n",
+        "The disk's fsync of 8 KiB took {}, and {} where {} ms lay before each, as between those of one client's \
+         order.\nA fixed piece of work took {}. Generator and contenders share {} cores.\n",
         told(&saga.fsync, 3),
+        told(&saga.fsync_now_and_then, 3),
+        PAUSE.as_millis(),
         told(&saga.work, 1),
         std::thread::available_parallelism()?
     )?;

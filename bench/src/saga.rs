@@ -11,7 +11,7 @@ use settle_tests::host::root;
 
 use crate::contender::Contender;
 use crate::drive::{Ended, closed, open};
-use crate::phase::{Phase, fsyncs, middle, millis};
+use crate::phase::{Phase, fsyncs, middle, millis, paced_fsyncs};
 use crate::profile::{self, Parts};
 
 /// Part of its own peak at which each contender's open loop arrives.
@@ -22,6 +22,9 @@ pub const PEAK: u32 = 64;
 /// Ourselves.
 pub const OURS: &str = "settle, SQLite";
 const ON_POSTGRES: &str = "settle, PostgreSQL";
+const DISK_TIME: Duration = Duration::from_millis(500);
+/// Between two syncs of one client's order lies about so much.
+pub const PAUSE: Duration = Duration::from_millis(1);
 /// Warms each contender up.
 const FIRST: Duration = Duration::from_secs(2);
 
@@ -51,8 +54,10 @@ pub struct Saga {
     /// By contender and clients.
     pub closed: BTreeMap<(&'static str, u32), Series>,
     pub open: BTreeMap<&'static str, Vec<Open>>,
-    /// Of each round, in milliseconds: the disk's sync, and a fixed piece of work.
+    /// Of each round, in milliseconds: the disk's sync, the same as one client asks for it, and a fixed
+    /// piece of work.
     pub fsync: Vec<f64>,
+    pub fsync_now_and_then: Vec<f64>,
     pub work: Vec<f64>,
     pub missing: Vec<String>,
     /// Where the time of an order on SQLite goes.
@@ -94,9 +99,13 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
         "round", "", "clients", "per s", "p50 ms", "p99 ms", "CPU ms", "RSS MB"
     );
     for round in 1..=rounds {
-        let (sync, work) = (millis(fsyncs(folder, Duration::from_millis(500))?.at(0.5)), work());
-        println!("{round:>5} fsync {sync:.3} ms, a fixed piece of work {work:.1} ms");
+        let (sync, work) = (millis(fsyncs(folder, DISK_TIME)?.at(0.5)), work());
+        let paced = millis(paced_fsyncs(folder, DISK_TIME, PAUSE)?.at(0.5));
+        println!(
+            "{round:>5} fsync {sync:.3} ms, now and then {paced:.3} ms, a fixed piece of work {work:.1} ms"
+        );
         saga.fsync.push(sync);
+        saga.fsync_now_and_then.push(paced);
         saga.work.push(work);
         for &clients in clients {
             for contender in &contenders {

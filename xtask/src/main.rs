@@ -49,6 +49,8 @@ const HELP: &str = "cargo xtask COMMAND
   bench orders|postgres|hosts|hello|overload|growth [ROUNDS] [SECONDS]
                     one thing: the host itself, one and two hosts beside pgbench, every host, the
                     least answer beside other hosts, ten times what a host can, a database that grows
+  bench against ROOT [ROUNDS] [SECONDS] [--postgres]
+                    this build beside the one of the checkout at ROOT, in which `dist` has run
   load [smoke|load|stress|spike|grpc|all] [--short] [--both] [--described] [--memory]
                     k6 against a host of its own, through the gateway (and past it)
   pact --file F --provider payment|identity|order --base URL [--token T]
