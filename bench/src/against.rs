@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use settle_tests::host::root;
 
-use crate::contender::Contender;
+use crate::contender::{Alone, Contender};
 use crate::phase::{fsyncs, middle, millis, spread};
 use crate::saga::{Series, measure, warm_up};
 
@@ -32,6 +32,7 @@ pub async fn run(folder: &Path, other: &Path, postgres: bool, rounds: u32, phase
         println!("{round:>5} fsync {:.3} ms", millis(fsyncs(folder, Duration::from_millis(500))?.at(0.5)));
         for (clients, both) in CLIENTS.into_iter().zip(&mut all) {
             for (contender, series) in contenders.iter().zip(both) {
+                let _alone = Alone::among(&contenders, contender)?;
                 measure(contender, clients, round, phase, series).await?;
             }
         }

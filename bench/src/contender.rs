@@ -157,6 +157,14 @@ impl Contender {
         Ok(self.stats()?.iter().map(|stat| stat.pages as f64 * 4096.0 / 1e6).sum())
     }
 
+    /// Its processes stand still until `signal` is `CONT`, from `STOP` on.
+    fn signal(&self, signal: &str) -> Result<()> {
+        let pids = self.stats()?.iter().map(|stat| stat.pid.to_string()).collect::<Vec<_>>().join(" ");
+        let done = Command::new("sh").args(["-c", &format!("kill -{signal} {pids}")]).status()?;
+        ensure!(done.success(), "{} does not take {signal}", self.name);
+        Ok(())
+    }
+
     fn stats(&self) -> Result<Vec<Stat>> {
         let mut all = Vec::new();
         for entry in fs::read_dir("/proc")?.flatten() {
@@ -176,6 +184,27 @@ impl Contender {
         }
         all.retain(|one| ours.contains(&one.pid));
         Ok(all)
+    }
+}
+
+/// The others stand still while one is measured: what they do on the side is not its cost. They go on
+/// when this is dropped.
+pub struct Alone<'a>(Vec<&'a Contender>);
+
+impl<'a> Alone<'a> {
+    pub fn among(all: &'a [Contender], one: &Contender) -> Result<Self> {
+        let others = Self(all.iter().filter(|other| other.name != one.name).collect());
+        others.0.iter().try_for_each(|other| other.signal("STOP"))?;
+        Ok(others)
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        for other in &self.0 {
+            // Err: its processes have ended.
+            let _ = other.signal("CONT");
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use settle_tests::host::root;
 
-use crate::contender::Contender;
+use crate::contender::{Alone, Contender};
 use crate::drive::{Ended, closed, open};
 use crate::phase::{Phase, fsyncs, middle, millis, paced_fsyncs};
 use crate::profile::{self, Parts};
@@ -109,15 +109,18 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
         saga.work.push(work);
         for &clients in clients {
             for contender in &contenders {
+                let _alone = Alone::among(&contenders, contender)?;
                 let series = saga.closed.entry((contender.name, clients)).or_default();
                 measure(contender, clients, round, phase, series).await?;
             }
         }
     }
     if let Some(ours) = contenders.iter().find(|contender| contender.name == OURS) {
+        let _alone = Alone::among(&contenders, ours)?;
         saga.parts = Some(profile::run(ours, PEAK, folder).await);
     }
     for contender in &contenders {
+        let _alone = Alone::among(&contenders, contender)?;
         let peak = saga.at(contender.name, PEAK).map(|series| middle(series.rates.clone()));
         for share in OPEN_SHARES {
             let rate = peak.unwrap_or_default() * share;
