@@ -4,32 +4,33 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use settle_tests::host::root;
 
 use crate::contender::{Alone, Contender};
 use crate::phase::{fsyncs, middle, millis, spread};
-use crate::saga::{Series, measure, warm_up};
+use crate::saga::{DISK_TIME, Series, header, measure, warm_up};
 
 const CLIENTS: [u32; 3] = [1, 16, 64];
 
 /// `other`: the root of a checkout in which `cargo xtask dist` has run.
 pub async fn run(folder: &Path, other: &Path, postgres: bool, rounds: u32, phase: Duration) -> Result<()> {
+    let other = other.canonicalize().with_context(|| other.display().to_string())?;
     let mut contenders = Vec::new();
-    for (name, root) in [("here", root()), ("there", other.to_owned())] {
-        let contender = if postgres {
-            Contender::settle_postgres(folder, name, &root).await
+    for (name, checkout) in [("here", root()), ("there", other)] {
+        contenders.push(if postgres {
+            Contender::settle_postgres(folder, name, &checkout).await?
         } else {
-            Contender::settle_sqlite(folder, name, &root).await
-        };
-        contenders.push(contender?);
+            Contender::settle_sqlite(folder, name, &checkout).await?
+        });
     }
     for contender in &contenders {
         warm_up(contender).await?;
     }
+    header();
     let mut all = [(); CLIENTS.len()].map(|()| [Series::default(), Series::default()]);
     for round in 1..=rounds {
-        println!("{round:>5} fsync {:.3} ms", millis(fsyncs(folder, Duration::from_millis(500))?.at(0.5)));
+        println!("{round:>5} fsync {:.3} ms", millis(fsyncs(folder, DISK_TIME)?.at(0.5)));
         for (clients, both) in CLIENTS.into_iter().zip(&mut all) {
             for (contender, series) in contenders.iter().zip(both) {
                 let _alone = Alone::among(&contenders, contender)?;

@@ -157,7 +157,7 @@ impl Contender {
         Ok(self.stats()?.iter().map(|stat| stat.pages as f64 * 4096.0 / 1e6).sum())
     }
 
-    /// Its processes stand still until `signal` is `CONT`, from `STOP` on.
+    /// Sends `STOP` or `CONT` to all its processes.
     fn signal(&self, signal: &str) -> Result<()> {
         let pids = self.stats()?.iter().map(|stat| stat.pid.to_string()).collect::<Vec<_>>().join(" ");
         let done = Command::new("sh").args(["-c", &format!("kill -{signal} {pids}")]).status()?;

@@ -20,8 +20,7 @@ mod report;
 mod saga;
 mod start;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -39,11 +38,7 @@ async fn main() -> Result<()> {
         return everything(folder.path(), flag("--quick"), flag("--million")).await;
     }
     let what = args.remove(0);
-    let other = match what.as_str() {
-        "against" if args.is_empty() => bail!("against what? give the root of another checkout"),
-        "against" => fs::canonicalize(args.remove(0)).context("the other checkout")?,
-        _ => PathBuf::new(),
-    };
+    let other = (what == "against" && !args.is_empty()).then(|| args.remove(0));
     let mut numbers = args.iter().map(|text| text.parse::<u32>().with_context(|| format!("`{text}`")));
     let rounds = numbers.next().transpose()?.unwrap_or(5);
     let phase = Duration::from_secs(numbers.next().transpose()?.unwrap_or(3).into());
@@ -54,7 +49,10 @@ async fn main() -> Result<()> {
         "overload" => overload::run(folder.path(), rounds, phase).await,
         "hello" => hello::run(folder.path(), rounds).await.map(drop),
         "growth" => growth::run(folder.path(), 1_000_000).await.map(drop),
-        "against" => against::run(folder.path(), &other, flag("--postgres"), rounds, phase).await,
+        "against" => {
+            let other = other.context("against what? give the root of another checkout")?;
+            against::run(folder.path(), other.as_ref(), flag("--postgres"), rounds, phase).await
+        }
         what => {
             bail!("there is no bench `{what}`: orders, postgres, hosts, hello, overload, growth, against")
         }

@@ -11,7 +11,7 @@ use crate::growth::Growth;
 use crate::hello::{self, Hello};
 use crate::phase::{middle, spread};
 use crate::plot::{Line, plot};
-use crate::saga::{OURS, PAUSE, PEAK, Saga, Series};
+use crate::saga::{ON_POSTGRES, OURS, PAUSE, PEAK, Saga, Series};
 use crate::start::Start;
 
 /// A ratio, its goal, and why it is missing.
@@ -105,7 +105,7 @@ fn ratios(measured: &Measured) -> Vec<Ratio> {
         Ratio {
             key: "saga64_vs_raw_pg",
             goal: ">= 0.8",
-            rounds: pair(rates("settle, PostgreSQL"), rates("raw PostgreSQL")),
+            rounds: pair(rates(ON_POSTGRES), rates("raw PostgreSQL")),
         },
         Ratio {
             key: "saga1_p50_minus_2_5_fsync_ms",

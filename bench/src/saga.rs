@@ -6,7 +6,6 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-
 use settle_tests::host::root;
 
 use crate::contender::{Alone, Contender};
@@ -21,8 +20,9 @@ const OPEN_CLIENTS: u32 = 256;
 pub const PEAK: u32 = 64;
 /// Ourselves.
 pub const OURS: &str = "settle, SQLite";
-const ON_POSTGRES: &str = "settle, PostgreSQL";
-const DISK_TIME: Duration = Duration::from_millis(500);
+pub const ON_POSTGRES: &str = "settle, PostgreSQL";
+/// Of one measurement of the disk.
+pub const DISK_TIME: Duration = Duration::from_millis(500);
 /// Between two syncs of one client's order lies about so much.
 pub const PAUSE: Duration = Duration::from_millis(1);
 /// Warms each contender up.
@@ -94,10 +94,7 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
     for contender in &contenders {
         warm_up(contender).await?;
     }
-    println!(
-        "{:>5} {:>22} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8}",
-        "round", "", "clients", "per s", "p50 ms", "p99 ms", "CPU ms", "RSS MB"
-    );
+    header();
     for round in 1..=rounds {
         let (sync, work) = (millis(fsyncs(folder, DISK_TIME)?.at(0.5)), work());
         let paced = millis(paced_fsyncs(folder, DISK_TIME, PAUSE)?.at(0.5));
@@ -139,6 +136,14 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
 pub async fn warm_up(contender: &Contender) -> Result<()> {
     let first = closed(slice::from_ref(&contender.target), PEAK, "first", FIRST).await;
     first.map(drop).context(contender.name)
+}
+
+/// Of the lines that `measure` prints.
+pub fn header() {
+    println!(
+        "{:>5} {:>22} {:>8} {:>9} {:>9} {:>9} {:>9} {:>8}",
+        "round", "", "clients", "per s", "p50 ms", "p99 ms", "CPU ms", "RSS MB"
+    );
 }
 
 /// One phase of a closed loop.
