@@ -67,12 +67,12 @@ pub struct Statement {
     pub expect: Option<u64>,
 }
 
-/// Starts a statement: `sql("...").bind(1).bind("x").expect(1)`.
+/// Starts a statement: `sql("...").bind(1).bind("x").expect_rows(1)`.
 pub fn sql(sql: &'static str) -> Statement {
     Statement { sql: Cow::Borrowed(sql), params: Vec::new(), expect: None }
 }
 
-/// Several rows by one statement. `into`: `INSERT INTO table (columns)`.
+/// Several rows, at least one, by one statement. `into`: `INSERT INTO table (columns)`.
 pub fn insert_rows<const COLUMNS: usize>(into: &str, rows: Vec<[Value; COLUMNS]>) -> Statement {
     let mut text =
         String::with_capacity(into.len().saturating_add(64).saturating_add(rows.len() * COLUMNS * 5));
@@ -223,4 +223,19 @@ pub trait Database {
     fn dialect(&self) -> Dialect;
     /// The database's clock: leases are compared by it.
     async fn now(&self) -> Result<Timestamp, SqlError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_statement_have_their_parameters_in_order() {
+        let one = insert_rows("INSERT INTO t (a)", vec![[Value::Int(1)]]);
+        assert_eq!((&*one.sql, one.expect), ("INSERT INTO t (a) VALUES ($1)", None));
+        let several =
+            insert_rows("INSERT INTO t (a, b)", vec![["x".into(), Value::Null], ["y".into(), 2_i64.into()]]);
+        assert_eq!(several.sql, "INSERT INTO t (a, b) VALUES ($1, $2), ($3, $4)");
+        assert_eq!(several.params, ["x".into(), Value::Null, "y".into(), Value::Int(2)]);
+    }
 }
