@@ -47,6 +47,8 @@ pub async fn run(folder: &Path, tries: u32) -> Result<Start> {
     fs::create_dir(&cold)?;
     let mut from_nothing = Command::new(binary());
     from_nothing.current_dir(root()).args(["up", "--ports", "0", "--data"]).arg(&cold);
+    // Not the user's own cache, which earlier runs have filled.
+    from_nothing.arg("--cache").arg(cold.join("cache"));
     let started = Instant::now();
     drop(Host::spawn(&cold, &mut from_nothing));
     let cold_ms = millis(started.elapsed());
