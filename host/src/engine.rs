@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
@@ -116,9 +117,11 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes under another name first: a reader never sees half an artifact.
+/// Writes under a name of its own first: nobody sees half an artifact, and two may write the same.
 fn store(artifact: &Path, compiled: &[u8]) -> Result<()> {
-    let unfinished = artifact.with_extension(format!("{}.tmp", std::process::id()));
+    static STORED: AtomicU32 = AtomicU32::new(0);
+    let (process, number) = (std::process::id(), STORED.fetch_add(1, Ordering::Relaxed));
+    let unfinished = artifact.with_extension(format!("{process}-{number}.tmp"));
     let written = fs::write(&unfinished, compiled).and_then(|()| fs::rename(&unfinished, artifact));
     written.with_context(|| format!("writing the compile cache {}", artifact.display()))
 }
