@@ -137,7 +137,15 @@ fn components_import_only_what_they_need() {
     let bench = Bench::new();
     let expected = BTreeMap::from([
         ("identity", vec!["settle:config/store", "settle:limits/limiter", "settle:sql/database"]),
-        ("order", vec!["settle:config/store", "settle:limits/limiter", "settle:sql/database"]),
+        (
+            "order",
+            vec![
+                "settle:config/store",
+                "settle:limits/limiter",
+                "settle:sql/database",
+                "settle:unary/client",
+            ],
+        ),
         (
             "payment",
             vec![
@@ -145,6 +153,7 @@ fn components_import_only_what_they_need() {
                 "settle:config/store",
                 "settle:limits/limiter",
                 "settle:sql/database",
+                "settle:unary/client",
             ],
         ),
         ("acquirer_simulator", vec!["settle:config/store", "settle:sql/database"]),

@@ -154,6 +154,28 @@ async fn heads_over_the_limit_or_not_http_are_refused() {
     assert_eq!(client.get(&format!("{}/health", client.order)).await.status, 200, "the host lives on");
 }
 
+/// A body in chunks goes to the component as a stream, one of known length in one piece: the same order.
+#[tokio::test]
+async fn a_body_in_chunks_is_the_same_order() {
+    let (host, client) = shop().await;
+    let body = one_item("book", 100).to_string();
+    let whole = place_raw(&client, &JSON, body.as_bytes()).await;
+    assert_eq!(whole.status, 201);
+    let head = format!(
+        "POST /v1/orders HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\nidempotency-key: k\r\n",
+        client.token
+    );
+    let (first, second) = body.split_at(5);
+    let chunks = format!("{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
+    let request = format!("{head}transfer-encoding: chunked\r\n\r\n{chunks}");
+    let answer = raw(&client.order, request.as_bytes()).await;
+    assert!(answer.contains(whole.json()["id"].as_str().unwrap()), "{answer}");
+    let long = format!("{head}transfer-encoding: chunked\r\n\r\n{:x}\r\n{}", 70_000, " ".repeat(70_000));
+    assert!(raw(&client.order, long.as_bytes()).await.starts_with("HTTP/1.1 413"));
+    assert_eq!(orders(&host.data).len(), 1);
+}
+
 fn segment(value: &Value) -> String {
     URL_SAFE_NO_PAD.encode(value.to_string())
 }

@@ -11,6 +11,7 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 
 use crate::compose::compose;
 use crate::guest::Ctx;
+use crate::http::unary;
 use crate::{config, limits, sql};
 
 /// Instances that live at once, of all components together.
@@ -61,6 +62,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<Ctx>> {
     sql::add_to_linker(&mut linker)?;
     config::add_to_linker(&mut linker)?;
     limits::add_to_linker(&mut linker)?;
+    unary::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

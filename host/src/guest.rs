@@ -33,7 +33,7 @@ pub struct Ctx {
     pub databases: Granted,
     pub settings: Settings,
     pub limits: Arc<Limits>,
-    outbound: Outbound,
+    pub outbound: Outbound,
     wasi: WasiCtx,
     http: WasiHttpCtx,
     pub store_limits: StoreLimits,

@@ -9,6 +9,7 @@ mod sql;
 mod sqlite;
 
 use bindings::exports::settle::config::store;
+use bindings::exports::settle::unary::client;
 use spin_sdk::variables;
 
 #[allow(unsafe_code, clippy::all, clippy::pedantic, clippy::restriction, clippy::indexing_slicing)]
@@ -20,8 +21,9 @@ mod bindings {
                    export settle:sql/database@0.1.0;
                    export settle:config/store@0.1.0;
                    export settle:limits/limiter@0.1.0;
+                   export settle:unary/client@0.1.0;
                  }",
-        path: ["../../wit/sql", "../../wit/config", "../../wit/limits"],
+        path: ["../../wit/sql", "../../wit/config", "../../wit/limits", "../../wit/unary"],
         runtime_path: "spin_sdk::wit_bindgen::rt",
         generate_all,
     });
@@ -37,5 +39,20 @@ impl store::Guest for Adapter {
             Err(variables::Error::Undefined(_)) => Ok(None),
             Err(error) => Err(store::Error::Unavailable(error.to_string())),
         }
+    }
+}
+
+/// Every service is reached by `wasi:http`.
+impl client::Guest for Adapter {
+    fn has(_origin: String) -> bool {
+        false
+    }
+
+    async fn send(
+        _origin: String,
+        _request: client::Request,
+        _timeout: u64,
+    ) -> Result<client::Response, client::Error> {
+        Err(client::Error::NotSent("no service is in this process".to_owned()))
     }
 }

@@ -32,9 +32,9 @@ pub mod ports {
     pub use crate::world::GuestWorld;
 }
 
-#[cfg(not(feature = "p2"))]
-pub use host::reflection;
 pub use host::spawn;
+#[cfg(not(feature = "p2"))]
+pub use host::{reflection, unary, unary_bindings};
 
 #[cfg(feature = "p2")]
 pub use wasi;

@@ -6,14 +6,13 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
 use http_body_util::BodyExt as _;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::PEER_HEADER;
+use super::{PEER_HEADER, is_grpc};
 
 /// Longest wait for the head of an answer when the guest names none.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -33,6 +32,8 @@ pub type Locals = HashMap<String, Arc<dyn Local>>;
 /// The way to other services.
 pub trait Network: Send + Sync {
     fn send(self: Arc<Self>, request: http::Request<WasiBody>) -> Answer;
+    /// Whether a service of this name is in this process.
+    fn has(&self, service: &str) -> bool;
 }
 
 /// Connections to other hosts, and the services of this one.
@@ -70,11 +71,7 @@ impl Connections {
             request.headers_mut().insert(PEER_HEADER, http::HeaderValue::from_static("in-process"));
             return service.answer(request).await;
         }
-        let grpc = request
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
-        let client = if grpc { &self.http2 } else { &self.http1 };
+        let client = if is_grpc(request.headers()) { &self.http2 } else { &self.http1 };
         let response = client.request(request).await.map_err(|error| {
             if error.is_connect() { Error::ConnectionRefused } else { Error::ConnectionTerminated }
         })?;
@@ -85,6 +82,10 @@ impl Connections {
 impl Network for Connections {
     fn send(self: Arc<Self>, request: http::Request<WasiBody>) -> Answer {
         Box::pin(async move { self.deliver(request).await })
+    }
+
+    fn has(&self, service: &str) -> bool {
+        self.services.get().is_some_and(|services| services.contains_key(service))
     }
 }
 
@@ -105,6 +106,24 @@ pub struct Outbound {
 impl Outbound {
     pub fn new(network: Arc<dyn Network>, allowed: Vec<String>) -> Self {
         Self { network, allowed: allowed.into() }
+    }
+
+    /// Whether a service of this process answers there.
+    pub fn is_local(&self, uri: &http::Uri) -> bool {
+        uri.host().and_then(local_name).is_some_and(|service| self.network.has(service))
+    }
+
+    /// Sends a request to where this component may send. The head of the answer comes within `time`.
+    pub async fn send(
+        self,
+        request: http::Request<WasiBody>,
+        time: Duration,
+    ) -> Result<http::Response<WasiBody>, Error> {
+        if !self.allows(request.uri()) {
+            return Err(Error::HttpRequestDenied);
+        }
+        let answer = tokio::time::timeout(time, self.network.send(request)).await;
+        answer.map_err(|_| Error::HttpResponseTimeout)?
     }
 
     fn allows(&self, uri: &http::Uri) -> bool {
@@ -140,14 +159,10 @@ impl WasiHttpHooks for Outbound {
         options: Option<RequestOptions>,
         _done: Io,
     ) -> Sent {
-        if !self.allows(request.uri()) {
-            return Box::new(async { Err(Error::HttpRequestDenied) });
-        }
-        let network = self.network.clone();
+        let outbound = self.clone();
         let time = options.and_then(|options| options.first_byte_timeout).unwrap_or(ANSWER_TIME_MAX);
         Box::new(async move {
-            let answer = tokio::time::timeout(time, network.send(request)).await;
-            let response = answer.map_err(|_| Error::HttpResponseTimeout)??;
+            let response = outbound.send(request, time).await?;
             Ok((response, Box::new(async { Ok(()) }) as Io))
         })
     }

@@ -20,12 +20,14 @@ use tokio::sync::futures::Notified;
 use tokio::time::{Instant, sleep, timeout};
 use wasmtime::component::{Accessor, Func, Instance};
 use wasmtime::{AsContextMut as _, Engine, Store};
-use wasmtime_wasi_http::WasiHttpView as _;
-use wasmtime_wasi_http::handler::{Prepared, Proxy, Request, Response};
-use wasmtime_wasi_http::p3::bindings::ServicePre;
+use wasmtime_wasi_http::handler::{ExpirationError, Prepared, Proxy, Response};
+use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
+use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use self::queue::{Queue, STALL, Seat};
+use crate::bindings::unary::{Unary, UnaryPre};
 use crate::guest::{Ctx, Grants};
+use crate::http::unary;
 use crate::world::Fuel;
 
 /// Time that a request may take here; services answer within their own, shorter deadline.
@@ -51,10 +53,17 @@ struct Shared {
     name: String,
     engine: Engine,
     pre: ServicePre<Ctx>,
+    /// It answers short requests in one piece.
+    is_unary: bool,
     grants: Grants,
     queue: Mutex<Queue<Call>>,
     /// Wakes one instance with room for each request that comes.
     pushed: Notify,
+}
+
+enum Request {
+    Streamed(http::Request<WasiBody>),
+    Whole(unary::Request),
 }
 
 struct Call {
@@ -67,7 +76,8 @@ impl Instances {
     pub fn new(name: &str, engine: &Engine, pre: ServicePre<Ctx>, grants: Grants, max: usize) -> Self {
         let queue = Mutex::new(Queue::new(grants.world.cores(), max));
         let (name, engine) = (name.to_owned(), engine.clone());
-        Self(Arc::new(Shared { name, engine, pre, grants, queue, pushed: Notify::new() }))
+        let is_unary = UnaryPre::new(pre.instance_pre().clone()).is_ok();
+        Self(Arc::new(Shared { name, engine, pre, is_unary, grants, queue, pushed: Notify::new() }))
     }
 
     /// A fresh store and instance beside them, for a call that is not HTTP.
@@ -78,7 +88,13 @@ impl Instances {
     }
 
     /// The guest's answer, or its error; `Lost`; or wasmtime's `ExpirationError`.
-    pub async fn answer(&self, request: Request) -> wasmtime::Result<Response> {
+    pub async fn answer(&self, request: http::Request<WasiBody>) -> wasmtime::Result<Response> {
+        let request = if self.0.is_unary {
+            let read = timeout(REQUEST_TIME_MAX, unary::read(request)).await.map_err(|_| ExpirationError)?;
+            read.map_or_else(Request::Streamed, Request::Whole)
+        } else {
+            Request::Streamed(request)
+        };
         let (sender, mut answer) = oneshot::channel();
         let number = self.0.push(Call { request, answer: sender });
         let answer = loop {
@@ -220,15 +236,29 @@ impl Watch {
     }
 }
 
+/// What an instance exports.
+struct Guest {
+    proxy: Proxy,
+    unary: Option<Unary>,
+}
+
+impl Guest {
+    async fn begin(shared: &Shared, store: &mut Store<Ctx>) -> wasmtime::Result<Self> {
+        let instance = shared.pre.instance_pre().instantiate_async(&mut *store).await?;
+        let unary = if shared.is_unary { Some(Unary::new(&mut *store, &instance)?) } else { None };
+        Ok(Self { proxy: Proxy::P3(Service::new(store, &instance)?), unary })
+    }
+}
+
 /// The life of one instance.
 async fn run(mut member: Member) {
     let shared = member.shared.clone();
     let mut store = shared.new_store();
-    let proxy = match shared.pre.instantiate_async(&mut store).await {
-        Ok(service) => Proxy::P3(service),
+    let guest = match Guest::begin(&shared, &mut store).await {
+        Ok(guest) => guest,
         Err(error) => return refuse_waiting(member, &format!("{error:#}")),
     };
-    if let Err(error) = serve(&mut member, &mut store, &proxy).await {
+    if let Err(error) = serve(&mut member, &mut store, &guest).await {
         member.leave();
         shared.grants.world.instance_ended(&shared.name, &error);
     }
@@ -245,10 +275,10 @@ fn refuse_waiting(mut member: Member, reason: &str) {
 }
 
 /// Serves until the instance has been idle for long, is used up, is stuck (an error) or trapped.
-async fn serve(member: &mut Member, store: &mut Store<Ctx>, proxy: &Proxy) -> wasmtime::Result<()> {
+async fn serve(member: &mut Member, store: &mut Store<Ctx>, guest: &Guest) -> wasmtime::Result<()> {
     let watch = Watch::begin();
     let mut inside =
-        pin!(store.run_concurrent(async |accessor| serve_inside(member, accessor, proxy, &watch).await));
+        pin!(store.run_concurrent(async |accessor| serve_inside(member, accessor, guest, &watch).await));
     let mut alarm = pin!(sleep(IDLE_TIME_MAX));
     poll_fn(|cx| {
         if let Poll::Ready(ended) = inside.as_mut().poll(cx) {
@@ -273,11 +303,11 @@ async fn serve(member: &mut Member, store: &mut Store<Ctx>, proxy: &Proxy) -> wa
 async fn serve_inside(
     member: &mut Member,
     accessor: &Accessor<Ctx>,
-    proxy: &Proxy,
+    guest: &Guest,
     watch: &Watch,
 ) -> wasmtime::Result<()> {
     let shared = member.shared.clone();
-    let handler = handler_of(proxy);
+    let handler = handler_of(&guest.proxy);
     let mut calls = FuturesUnordered::new();
     let mut pushed = pin!(None);
     poll_fn(|cx| {
@@ -300,7 +330,7 @@ async fn serve_inside(
                 pushed.set(None);
             } else if let Some(call) = next(member, &shared, pushed.as_mut(), cx) {
                 watch.took_a_request();
-                calls.push(begin_call(&shared, accessor, proxy, call));
+                calls.push(begin_call(&shared, accessor, guest, call));
                 continue;
             }
             if !calls.is_empty() || accessor.poll_no_interesting_tasks(cx).is_pending() {
@@ -344,19 +374,34 @@ fn next<'a>(
 fn begin_call<'a>(
     shared: &Shared,
     accessor: &'a Accessor<Ctx>,
-    proxy: &'a Proxy,
+    guest: &'a Guest,
     call: Call,
 ) -> impl Future<Output = wasmtime::Result<bool>> + use<'a> {
-    let prepared = accessor.with(|mut access| {
-        let store = access.as_context_mut();
-        if let Some(fuel) = shared.grants.world.fuel()
-            && let Ok(left) = store.get_fuel()
-        {
-            fuel.note(&shared.name, left);
+    if let Some(fuel) = shared.grants.world.fuel() {
+        let left = accessor.with(|mut access| access.as_context_mut().get_fuel());
+        // Err: the engine counts none.
+        let _ = left.map(|left| fuel.note(&shared.name, left));
+    }
+    async move {
+        match (call.request, &guest.unary) {
+            (Request::Whole(request), Some(unary)) => {
+                let asked = unary.settle_unary_handler().call_handle(accessor, request);
+                let answered = timeout(REQUEST_TIME_MAX, asked).await;
+                let in_time = answered.is_ok();
+                let answer = answered.unwrap_or_else(|_| Err(ExpirationError.into()));
+                // Err: the caller has gone.
+                let _ = call.answer.send(answer.and_then(|answer| Ok(unary::write(answer)?)));
+                Ok(in_time)
+            }
+            (Request::Streamed(request), _) => {
+                let prepared = accessor.with(|mut access| {
+                    Prepared::new(access.as_context_mut(), &guest.proxy, request, Ctx::http, call.answer)
+                });
+                prepared?.run(accessor, sleep(REQUEST_TIME_MAX)).await
+            }
+            (Request::Whole(_), None) => Err(wasmtime::Error::msg("a request in one piece is not for it")),
         }
-        Prepared::new(store, proxy, call.request, Ctx::http, call.answer)
-    });
-    async move { prepared?.run(accessor, sleep(REQUEST_TIME_MAX)).await }
+    }
 }
 
 fn handler_of(proxy: &Proxy) -> Func {

@@ -48,6 +48,11 @@ impl Network for SimNetwork {
             answered
         })
     }
+
+    /// Every machine has the whole application.
+    fn has(&self, _service: &str) -> bool {
+        true
+    }
 }
 
 impl SimNetwork {

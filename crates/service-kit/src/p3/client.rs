@@ -9,11 +9,14 @@ use wasip3::wit_bindgen::spawn_local;
 use wasip3::{wit_future, wit_stream};
 
 use super::body::{self, Unread};
-use super::method;
+use super::{method, nanos, unary};
 use crate::http::{ANSWER_BYTES_MAX, Answer, Outgoing, SendError, header_map};
 
 /// Sends a request and reads the whole answer.
 pub async fn send(outgoing: Outgoing<'_>) -> Result<Answer, SendError> {
+    if unary::has(outgoing.origin) {
+        return unary::send(outgoing).await;
+    }
     let request = request_of(outgoing)?;
     let response = wasip3::http::client::send(request).await.map_err(send_error)?;
     let status = response.get_status_code();
@@ -56,7 +59,7 @@ fn request_of(outgoing: Outgoing<'_>) -> Result<Request, SendError> {
 pub fn options_of(timeout: Duration) -> Result<RequestOptions, SendError> {
     let invalid = || SendError::NotSent("the timeout is not valid".to_owned());
     let options = RequestOptions::new();
-    let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let nanos = nanos(timeout);
     options.set_connect_timeout(Some(nanos)).map_err(|_| invalid())?;
     options.set_first_byte_timeout(Some(nanos)).map_err(|_| invalid())?;
     Ok(options)

@@ -7,6 +7,7 @@ mod entry;
 mod forward;
 mod limiter;
 pub mod reflection;
+pub mod unary;
 
 use std::time::Duration;
 
@@ -28,10 +29,24 @@ mod bindings {
                      import settle:sql/database@0.1.0;
                      import settle:config/store@0.1.0;
                      import settle:limits/limiter@0.1.0;
+                     import settle:unary/client@0.1.0;
                  }",
-        path: ["../../wit/sql", "../../wit/config", "../../wit/limits"],
+        path: ["../../wit/sql", "../../wit/config", "../../wit/limits", "../../wit/unary"],
         runtime_path: "wasip3::wit_bindgen::rt",
         generate_all,
+    });
+}
+
+/// Answers that are given whole; `export!` makes a component give them.
+#[allow(unsafe_code, clippy::all, clippy::pedantic, clippy::restriction, clippy::indexing_slicing)]
+pub mod unary_bindings {
+    wasip3::wit_bindgen::generate!({
+        inline: "package settle:service-kit;
+                 world unary { export settle:unary/handler@0.1.0; }",
+        path: ["../../wit/unary"],
+        runtime_path: "wasip3::wit_bindgen::rt",
+        generate_all,
+        pub_export_macro: true,
     });
 }
 
@@ -49,6 +64,14 @@ macro_rules! http_service {
         mod http_service {
             use super::$component;
             $crate::wasip3::http::service::export!($component with_types_in $crate::wasip3);
+            $crate::unary_bindings::export!($component with_types_in $crate::unary_bindings);
+        }
+        impl $crate::unary_bindings::exports::settle::unary::handler::Guest for $component {
+            async fn handle(
+                request: $crate::unary_bindings::exports::settle::unary::handler::Request,
+            ) -> $crate::unary_bindings::exports::settle::unary::handler::Response {
+                $crate::unary::handle(request, $world, $route).await
+            }
         }
         impl $crate::wasip3::exports::http::handler::Guest for $component {
             async fn handle(
@@ -71,7 +94,11 @@ pub fn spawn(work: impl Future<Output = ()> + 'static) {
 }
 
 pub async fn sleep(wait: Duration) {
-    wasip3::clocks::monotonic_clock::wait_for(u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX)).await;
+    wasip3::clocks::monotonic_clock::wait_for(nanos(wait)).await;
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A setting's text; `Err` says why settings cannot be read.
