@@ -105,6 +105,36 @@ async fn a_statement_that_runs_too_long_is_ended_and_its_group_goes_on() {
     assert_eq!(count(&database).await, 2);
 }
 
+/// The log is copied into the database and begins anew, however fast writes come.
+#[tokio::test]
+async fn the_log_does_not_grow_without_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Arc::new(open(folder.path()).await);
+    one(&database, "CREATE TABLE pages (n INTEGER PRIMARY KEY, bytes BLOB)").await.unwrap();
+    const PAGES: u64 = 40_000;
+    let mut longest = 0;
+    for _ in 0..PAGES / 400 {
+        let page = "INSERT INTO pages (bytes) VALUES (zeroblob(4000))";
+        let calls: Vec<_> = (0..400)
+            .map(|number| {
+                let durability = if number % 2 == 0 { Durability::Durable } else { Durability::Relaxed };
+                database.execute(vec![statement(page, vec![])], durability)
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap();
+        }
+        longest = longest.max(std::fs::metadata(folder.path().join("test.db-wal")).unwrap().len() / 4120);
+    }
+    assert!(longest < 20_000, "{longest} pages in the log of {PAGES} written");
+    let found = database.query(statement("SELECT count(*) FROM pages", vec![])).await.unwrap();
+    assert!(matches!(found.rows[0][0], Value::Int64(count) if count == PAGES as i64), "{found:?}");
+    drop(database);
+    let database = Sqlite::open(&folder.path().join("test.db")).unwrap();
+    let checked = database.query(statement("SELECT count(*) FROM pages WHERE length(bytes) = 4000", vec![]));
+    assert!(matches!(checked.await.unwrap().rows[0][0], Value::Int64(count) if count == PAGES as i64));
+}
+
 #[tokio::test]
 async fn a_damaged_database_is_named_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();

@@ -74,7 +74,10 @@ impl<D: Database> Store<D> {
         let statement = statement.bind(now).bind(exclusive).bind(lease.owner).bind(limit).bind(lease.until);
         let done = self.database.execute(vec![statement], Durability::Relaxed).await?;
         let rows = done.first().map(|outcome| outcome.rows.as_slice()).unwrap_or_default();
-        rows.iter().map(owned_order_of).collect()
+        let mut claimed = rows.iter().map(owned_order_of).collect::<Result<Vec<_>, _>>()?;
+        // RETURNING promises no order; the oldest come first.
+        claimed.sort_unstable_by_key(|claimed| claimed.order.id);
+        Ok(claimed)
     }
 
     /// How long the oldest due order has been waiting; zero when none is due. `exclusive` as in `claim_due`.

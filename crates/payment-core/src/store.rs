@@ -127,7 +127,10 @@ impl<D: Database> Store<D> {
         let statement = statement.bind(now).bind(limit).bind(lease_until);
         let done = self.database.execute(vec![statement], Durability::Relaxed).await?;
         let rows = done.first().map(|outcome| outcome.rows.as_slice()).unwrap_or_default();
-        rows.iter().map(versioned_of).collect()
+        let mut claimed = rows.iter().map(versioned_of).collect::<Result<Vec<_>, _>>()?;
+        // RETURNING promises no order; the oldest come first.
+        claimed.sort_unstable_by_key(|claimed| claimed.payment.id);
+        Ok(claimed)
     }
 
     pub async fn oldest_due(&self, now: Timestamp) -> Result<std::time::Duration, StoreError> {
