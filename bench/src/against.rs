@@ -8,10 +8,13 @@ use anyhow::{Context as _, Result};
 use settle_tests::host::root;
 
 use crate::contender::{Alone, Contender};
-use crate::phase::{fsyncs, middle, millis, spread};
-use crate::saga::{DISK_TIME, Series, header, measure, warm_up};
+use crate::disk::fsyncs;
+use crate::phase::{middle, millis, spread};
+use crate::saga::{DISK_TIME, Open, Series, at_rate, header, measure, warm_up};
 
 const CLIENTS: [u32; 3] = [1, 16, 64];
+/// Of an open loop, per second.
+const ARRIVALS: f64 = 500.0;
 
 /// `other`: the root of a checkout in which `cargo xtask dist` has run.
 pub async fn run(folder: &Path, other: &Path, postgres: bool, rounds: u32, phase: Duration) -> Result<()> {
@@ -28,6 +31,7 @@ pub async fn run(folder: &Path, other: &Path, postgres: bool, rounds: u32, phase
         warm_up(contender).await?;
     }
     header();
+    let mut open = [Open::default(), Open::default()];
     let mut all = [(); CLIENTS.len()].map(|()| [Series::default(), Series::default()]);
     for round in 1..=rounds {
         println!("{round:>5} fsync {:.3} ms", millis(fsyncs(folder, DISK_TIME)?.at(0.5)));
@@ -37,14 +41,19 @@ pub async fn run(folder: &Path, other: &Path, postgres: bool, rounds: u32, phase
                 measure(contender, clients, round, phase, series).await?;
             }
         }
+        for (contender, open) in contenders.iter().zip(&mut open) {
+            let _alone = Alone::among(&contenders, contender)?;
+            let (latencies, failed) = at_rate(contender, ARRIVALS, round, phase).await?;
+            open.add(ARRIVALS, &latencies, failed);
+        }
     }
     println!("median (least to most) of {rounds} rounds:");
+    let told = |values: &[f64]| {
+        let (least, most) = spread(values);
+        format!("{:.3} ({least:.3} to {most:.3})", middle(values.to_vec()))
+    };
     for (clients, both) in CLIENTS.into_iter().zip(&all) {
         for (contender, series) in contenders.iter().zip(both) {
-            let told = |values: &[f64]| {
-                let (least, most) = spread(values);
-                format!("{:.3} ({least:.3} to {most:.3})", middle(values.to_vec()))
-            };
             println!(
                 "{:>6} {clients:>3} clients: {:.0}/s, p50 {} ms, CPU {} ms, RSS {:.0} MB",
                 contender.name,
@@ -54,6 +63,10 @@ pub async fn run(folder: &Path, other: &Path, postgres: bool, rounds: u32, phase
                 middle(series.rss.clone())
             );
         }
+    }
+    for (contender, open) in contenders.iter().zip(&open) {
+        let (p50, p99) = (told(&open.p50), told(&open.p99));
+        println!("{:>6} {ARRIVALS:.0} arrive a second: p50 {p50} ms, p99 {p99} ms", contender.name);
     }
     Ok(())
 }

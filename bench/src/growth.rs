@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use settle_tests::client::{Client, one_item};
 use settle_tests::host::Host;
 
+use crate::disk::fsyncs;
 use crate::drive::{Target, closed};
-use crate::phase::{Phase, fsyncs, millis};
+use crate::phase::{Phase, millis};
 use crate::plot::{Line, plot};
 
 /// Where it stops to measure.

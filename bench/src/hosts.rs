@@ -10,8 +10,9 @@ use anyhow::{Context, Result, ensure};
 use settle_tests::client::{Client, one_item};
 use settle_tests::runners::CELLS;
 
+use crate::disk::fsyncs;
 use crate::drive::{Target, closed};
-use crate::phase::{Phase, fsyncs, header, median, show};
+use crate::phase::{Phase, header, median, show};
 
 pub async fn run(folder: &Path, rounds: u32, phase: Duration) -> Result<()> {
     let mut hosts = Vec::new();

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use settle_tests::host::{Host, target};
 
-use crate::phase::{millis, paced_fsyncs};
+use crate::disk::paced_fsyncs;
+use crate::phase::millis;
 
 /// A file system that never waits.
 const MEMORY: &str = "/dev/shm";

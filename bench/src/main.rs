@@ -5,6 +5,7 @@
 
 mod against;
 mod contender;
+mod disk;
 mod drive;
 mod growth;
 mod hello;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use settle_tests::host::Host;
 
+use crate::disk::fsyncs;
 use crate::drive::{Target, closed};
-use crate::phase::{fsyncs, header, median, millis, rss_megabytes, show};
+use crate::phase::{header, median, millis, rss_megabytes, show};
 
 const CLIENTS: [u32; 2] = [1, 64];
 

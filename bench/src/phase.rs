@@ -1,15 +1,9 @@
 //! What is measured in one phase of a round, and how it is told.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-
-const FSYNC_BYTES: usize = 8192;
 
 /// Latencies of one phase, sorted.
 pub struct Phase {
@@ -68,29 +62,6 @@ pub fn median(what: &str, phases: &[Phase]) {
     let rate = middle(phases.iter().map(Phase::rate).collect());
     let at = |share| middle(phases.iter().map(|phase| millis(phase.at(share))).collect());
     println!("{what:>32} {rate:>9.0}/s  p50 {:.3} ms  p99 {:.3} ms", at(0.5), at(0.99));
-}
-
-/// Writes a page and syncs it, over and over: what a durable commit cannot be faster than.
-pub fn fsyncs(folder: &Path, time: Duration) -> Result<Phase> {
-    paced_fsyncs(folder, time, Duration::ZERO)
-}
-
-/// The same with a pause after each: some disks stall when they are asked now and then.
-pub fn paced_fsyncs(folder: &Path, time: Duration, pause: Duration) -> Result<Phase> {
-    let path = folder.join("fsync-probe");
-    let mut file = File::create(&path)?;
-    file.write_all(&vec![0; FSYNC_BYTES * 64])?;
-    file.sync_all()?;
-    let (page, started, mut latencies) = (vec![1; FSYNC_BYTES], Instant::now(), Vec::new());
-    while started.elapsed() < time {
-        let begun = Instant::now();
-        file.write_all_at(&page, (latencies.len() % 64 * FSYNC_BYTES) as u64)?;
-        file.sync_data()?;
-        latencies.push(begun.elapsed());
-        thread::sleep(pause);
-    }
-    fs::remove_file(path)?;
-    Ok(Phase::new(latencies, started.elapsed()))
 }
 
 pub fn rss_megabytes(pid: u32) -> Result<f64> {

@@ -10,8 +10,9 @@ use settle_tests::host::Host;
 use settle_tests::postgres::{Server, program};
 use settle_tests::runners::SECRETS;
 
+use crate::disk::fsyncs;
 use crate::drive::{Target, closed};
-use crate::phase::{fsyncs, header, median, middle, show};
+use crate::phase::{header, median, middle, show};
 
 const COMMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/commits.sql");
 const CLIENTS: [u32; 2] = [1, 64];

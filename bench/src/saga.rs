@@ -9,18 +9,24 @@ use anyhow::{Context as _, Result};
 use settle_tests::host::root;
 
 use crate::contender::{Alone, Contender};
+use crate::disk::{fsyncs, paced_fsyncs, syncs_at};
 use crate::drive::{Ended, closed, open};
-use crate::phase::{Phase, fsyncs, middle, millis, paced_fsyncs};
+use crate::phase::{Phase, middle, millis};
 use crate::profile::{self, Parts};
 
 /// Part of its own peak at which each contender's open loop arrives.
 const OPEN_SHARES: [f64; 4] = [0.25, 0.5, 0.75, 0.9];
 const OPEN_CLIENTS: u32 = 256;
+/// Times that each of them is measured: the disk stalls now and then, and a phase with a stall is not the
+/// usual one.
+const OPEN_ROUNDS: u32 = 3;
 /// Clients of the peak.
 pub const PEAK: u32 = 64;
 /// Ourselves.
 pub const OURS: &str = "settle, SQLite";
 pub const ON_POSTGRES: &str = "settle, PostgreSQL";
+/// Two syncs in turn for each of our arrivals.
+pub const DISK_ALONE: &str = "the disk alone";
 /// Of one measurement of the disk.
 pub const DISK_TIME: Duration = Duration::from_millis(500);
 /// Between two syncs of one client's order lies about so much.
@@ -39,21 +45,32 @@ pub struct Series {
     pub rss: Vec<f64>,
 }
 
-/// Milliseconds of an open loop.
+/// An open loop, in every round; times in milliseconds.
+#[derive(Default)]
 pub struct Open {
     /// Arrivals per second.
     pub rate: f64,
-    pub p50: f64,
-    pub p99: f64,
+    pub p50: Vec<f64>,
+    pub p99: Vec<f64>,
     /// Answered otherwise, or not.
     pub failed: usize,
+}
+
+impl Open {
+    pub fn add(&mut self, rate: f64, latencies: &Phase, failed: usize) {
+        self.rate = rate;
+        self.p50.push(millis(latencies.at(0.5)));
+        self.p99.push(millis(latencies.at(0.99)));
+        self.failed += failed;
+    }
 }
 
 #[derive(Default)]
 pub struct Saga {
     /// By contender and clients.
     pub closed: BTreeMap<(&'static str, u32), Series>,
-    pub open: BTreeMap<&'static str, Vec<Open>>,
+    /// By contender and which rate of its own.
+    pub open: BTreeMap<(&'static str, usize), Open>,
     /// Of each round, in milliseconds: the disk's sync, the same as one client asks for it, and a fixed
     /// piece of work.
     pub fsync: Vec<f64>,
@@ -68,6 +85,10 @@ impl Saga {
     /// A contender's series; empty when it did not run.
     pub fn at(&self, name: &'static str, clients: u32) -> Option<&Series> {
         self.closed.get(&(name, clients))
+    }
+
+    fn open_at(&mut self, name: &'static str, number: usize) -> &mut Open {
+        self.open.entry((name, number)).or_default()
     }
 }
 
@@ -116,18 +137,18 @@ pub async fn run(folder: &Path, rounds: u32, phase: Duration, clients: &[u32]) -
         let _alone = Alone::among(&contenders, ours)?;
         saga.parts = Some(profile::run(ours, PEAK, folder).await);
     }
-    for contender in &contenders {
-        let _alone = Alone::among(&contenders, contender)?;
-        let peak = saga.at(contender.name, PEAK).map(|series| middle(series.rates.clone()));
-        for share in OPEN_SHARES {
-            let rate = peak.unwrap_or_default() * share;
-            let told = at_rate(contender, rate, phase).await?;
-            let Open { p50, p99, failed, .. } = told;
-            println!(
-                "{:>28} {rate:>7.0}/s arrive: p50 {p50:.2} p99 {p99:.2} ms, {failed} failed",
-                contender.name
-            );
-            saga.open.entry(contender.name).or_default().push(told);
+    for round in 1..=OPEN_ROUNDS {
+        for contender in &contenders {
+            let _alone = Alone::among(&contenders, contender)?;
+            let peak = saga.at(contender.name, PEAK).map(|series| middle(series.rates.clone()));
+            for (share, number) in OPEN_SHARES.into_iter().zip(0..) {
+                let rate = peak.unwrap_or_default() * share;
+                let (latencies, failed) = at_rate(contender, rate, round, phase).await?;
+                saga.open_at(contender.name, number).add(rate, &latencies, failed);
+                if contender.name == OURS {
+                    saga.open_at(DISK_ALONE, number).add(rate, &syncs_at(folder, rate, phase)?, 0);
+                }
+            }
         }
     }
     Ok(saga)
@@ -173,13 +194,19 @@ pub async fn measure(
     Ok(())
 }
 
-async fn at_rate(contender: &Contender, rate: f64, time: Duration) -> Result<Open> {
-    let run = format!("open-{rate:.0}");
+/// Latencies at a fixed rate, and how many were not answered as wanted.
+pub async fn at_rate(contender: &Contender, rate: f64, round: u32, time: Duration) -> Result<(Phase, usize)> {
+    let run = format!("open-{round}-{rate:.0}");
     let arrivals = open(slice::from_ref(&contender.target), rate, OPEN_CLIENTS, &run, time).await?;
     let wanted = Ended::Status(contender.target.wanted);
     let failed = arrivals.iter().filter(|one| one.ended != wanted).count();
     let latencies = Phase::new(arrivals.iter().map(|one| one.latency).collect(), time);
-    Ok(Open { rate, p50: millis(latencies.at(0.5)), p99: millis(latencies.at(0.99)), failed })
+    let (p50, p99) = (millis(latencies.at(0.5)), millis(latencies.at(0.99)));
+    println!(
+        "{round:>5} {:>22} {rate:>6.0}/s {:>9} {p50:>9.3} {p99:>9.3} {failed:>9} failed",
+        contender.name, ""
+    );
+    Ok((latencies, failed))
 }
 
 /// Milliseconds of a fixed piece of work on one core: when it changes, a neighbour is busy.
