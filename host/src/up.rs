@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::BodyExt as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -20,7 +20,7 @@ use wasmtime::component::{Component as WasmComponent, Linker};
 use crate::engine::{self, Source};
 use crate::guest::{Ctx, Grants};
 use crate::http::outbound::{Connections, Local, Network, Outbound};
-use crate::http::{PEER_HEADER, inbound};
+use crate::http::{PEER_HEADER, inbound, whole};
 use crate::limits::Limits;
 use crate::manifest::{Component, Manifest};
 use crate::service::{Capacity, Service, Services};
@@ -299,8 +299,7 @@ fn tick(engine: &Engine) {
 
 /// Asks a service's readiness probe, which opens its databases and migrates them.
 async fn check_ready(service: &Service) -> Result<()> {
-    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-    let request = http::Request::get("http://localhost/health/ready").body(body)?;
+    let request = http::Request::get("http://localhost/health/ready").body(whole(""))?;
     let response = service.call(request).await.map_err(|refusal| {
         anyhow!("component `{}` does not answer its readiness probe: {refusal}", service.name)
     })?;

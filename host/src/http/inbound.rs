@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, RETRY_AFTER};
 use http::uri::Uri;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use wasmtime_wasi_http::{Error, WasiBody};
 
-use super::{BODY_BYTES_MAX, HEADER_BYTES_MAX, PEER_HEADER};
+use super::{BODY_BYTES_MAX, HEADER_BYTES_MAX, PEER_HEADER, declared_length, whole};
 use crate::service::{Refusal, Service};
 
 /// Connections of one listener at once.
@@ -114,8 +113,7 @@ fn connection(
 }
 
 async fn answer(service: &Service, request: Request<Incoming>, peer: SocketAddr) -> Response<WasiBody> {
-    let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    if declared.is_some_and(|length: usize| length > BODY_BYTES_MAX) {
+    if declared_length(request.headers()).is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         let mut response = refuse(&Refusal::BodyTooLarge, &service.name);
         if request.version() < Version::HTTP_2 {
             // Its body stays unread, so the connection cannot be used again; tell the client.
@@ -219,8 +217,7 @@ fn problem(status: StatusCode, name: &str, detail: &str) -> Response<WasiBody> {
         "status": status.as_u16(),
         "detail": detail,
     });
-    let body = Full::new(Bytes::from(body.to_string())).map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
+    let mut response = Response::new(whole(body.to_string()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response

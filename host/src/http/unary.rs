@@ -7,12 +7,12 @@ use futures_util::stream;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue};
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited, StreamBody};
+use http_body_util::{BodyExt as _, Limited, StreamBody};
 use hyper::body::Body as _;
 use wasmtime::component::{Accessor, HasData, Linker};
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, WasiBody};
 
-use super::{BODY_BYTES_MAX, is_grpc};
+use super::{BODY_BYTES_MAX, declared_length, is_grpc, whole};
 use crate::bindings::settle::unary::client;
 pub use crate::bindings::unary::exports::settle::unary::handler::{Request, Response};
 use crate::guest::Ctx;
@@ -50,8 +50,7 @@ pub async fn read(request: http::Request<WasiBody>) -> Result<Request, http::Req
 
 /// Whether it has no trailers to come and tells how long it is.
 fn is_short(request: &http::Request<WasiBody>) -> bool {
-    let told = || request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
-    let length = request.body().size_hint().exact().or_else(told);
+    let length = request.body().size_hint().exact().or_else(|| declared_length(request.headers()));
     !is_grpc(request.headers()) && length.is_some_and(|length| length <= BODY_BYTES_MAX as u64)
 }
 
@@ -67,10 +66,6 @@ pub fn write(response: Response) -> Result<http::Response<WasiBody>, Error> {
         answer.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
     Ok(answer)
-}
-
-fn whole(body: Vec<u8>) -> WasiBody {
-    Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed_unsync()
 }
 
 /// What a guest may see; the rest is between two hosts.

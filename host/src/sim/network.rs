@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::machine::{Life, Machine, Machines};
 use super::{Call, Fault, Sim, Step, lock};
-use crate::http::PEER_HEADER;
 use crate::http::outbound::{Answer, Network, local_name};
+use crate::http::{PEER_HEADER, whole};
 
 /// How late a duplicate may come.
 const LATE_MILLIS_MAX: u64 = 90_000;
@@ -143,9 +143,8 @@ fn broken(sim: &Sim) -> Result<http::Response<WasiBody>, Error> {
     if sim.below(2) == 0 {
         return Err(Error::HttpResponseIncomplete);
     }
-    let page = Bytes::from_static(b"<html>bad gateway</html>");
-    let body = Full::new(page).map_err(|never| match never {}).boxed_unsync();
-    let answer = http::Response::builder().status(http::StatusCode::BAD_GATEWAY).body(body);
+    let page = whole("<html>bad gateway</html>");
+    let answer = http::Response::builder().status(http::StatusCode::BAD_GATEWAY).body(page);
     answer.map_err(|error| Error::InternalError(Some(error.to_string())))
 }
 
@@ -169,7 +168,6 @@ impl Whole {
 
     fn into_request(mut self) -> http::Request<WasiBody> {
         self.head.headers.insert(PEER_HEADER, http::HeaderValue::from_static("simulated"));
-        let body = Full::new(self.body).map_err(|never| match never {}).boxed_unsync();
-        http::Request::from_parts(self.head, body)
+        http::Request::from_parts(self.head, whole(self.body))
     }
 }
