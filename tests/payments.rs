@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use settle_payment_core::{Payment, PaymentError, Processed, Refunded, Status};
-use settle_ports::{Acquirer as _, Database as _, Standing, sql};
+use settle_payment_core::{Payment, PaymentError, Processed, Refunded, SCHEMA, Status};
+use settle_ports::{Acquirer as _, Database as _, Durability, Schema, Standing, sql};
 use settle_tests::native::{CallFault, DbFault, context};
 use settle_tests::till::{KEY, TOTAL, Till, eur, key};
+use settle_types::Timestamp;
 
 use CallFault::{AnswerLost, Declined, NotSent, Pending};
 
@@ -345,4 +346,31 @@ async fn the_database_refuses_an_unbalanced_ledger() {
         let refused = till.database.execute(vec![sql(row)], settle_ports::Durability::Durable).await;
         assert!(matches!(refused, Err(settle_ports::SqlError::Conflict(_))), "{row}: {refused:?}");
     }
+}
+
+#[tokio::test]
+async fn a_message_of_the_first_release_is_kept() {
+    let till = Till::open_at(&Schema { service: SCHEMA.service, migrations: &SCHEMA.migrations[..1] }).await;
+    let database = &till.service.store.database;
+    let written = vec![
+        sql("INSERT INTO payments (id, operation_key, order_id, version, document)
+             VALUES ('p', 'o/charge', 'o', 1, json(CAST($1 AS TEXT)))")
+        .bind("{}"),
+        sql("INSERT INTO payment_outbox (payment_id, seq, type, payload) VALUES ('p', 1, 'payment.captured', $1)")
+            .bind(
+                r#"{"at":"2026-11-28T09:39:51.877Z","captured":1250,"correlation_id":"c0ffee","currency":"EUR",
+                "order_id":"o","payment_id":"p","refunded":50,"status":"captured",
+                "traceparent":"00-a017407bbb5c00d740aae75929dd1666-bd229a7b0ab1d5b0-01"}"#,
+            ),
+    ];
+    database.execute(written, Durability::Durable).await.unwrap();
+
+    SCHEMA.migrate(database, Timestamp::from_millis(1)).await.unwrap();
+    let told =
+        sql("SELECT status, currency, correlation_id, trace_id, order_id, captured_minor, refunded_minor
+                    FROM payment_messages");
+    let row = &database.query(told).await.unwrap().rows[0];
+    let texts = [0, 1, 2, 3, 4].map(|column| row.text(column).unwrap());
+    assert_eq!(texts, ["captured", "EUR", "c0ffee", "a017407bbb5c00d740aae75929dd1666", "o"]);
+    assert_eq!([5, 6].map(|column| row.int(column).unwrap()), [1250, 50]);
 }

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
-use settle_order_core::{Caller, Event, Lease, Order, OrderError, OrderSaga, Status, StoreError};
-use settle_ports::{Database as _, Durability, World as _, sql};
+use settle_order_core::{
+    Caller, Event, IdempotencyClaim, Lease, Order, OrderError, OrderSaga, SCHEMA, Status, StoreError,
+};
+use settle_ports::{Database as _, Durability, Schema, Value, World as _, sql};
 use settle_saga::Saga;
 use settle_tests::native::{CallFault, DbFault, TOTAL, alice, context, request};
 use settle_tests::shop::{Driver, LEASE, ORDER_DEADLINE, SECOND, Shop, claim};
@@ -474,7 +476,7 @@ async fn a_repeated_request_answers_the_same_order() {
 }
 
 #[tokio::test]
-async fn a_record_expires_after_its_saga_has_settled_and_not_before() {
+async fn a_key_expires_after_its_saga_has_settled_and_not_before() {
     let shop = Shop::open().await;
     let host = shop.host("a");
     shop.payments.script([NotSent; 3]);
@@ -483,10 +485,11 @@ async fn a_record_expires_after_its_saga_has_settled_and_not_before() {
     let again = host.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
     assert_eq!(again.order.id, open.order.id, "its saga was still open");
     shop.recover(&host).await;
-    host.resume_due(16).await.unwrap();
-    assert_eq!(shop.count("SELECT count(*) FROM order_idempotency").await, 0, "expired records are removed");
-    let fresh = host.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
+    // Another request, even: the key is free.
+    let fresh = host.place(&context(&shop.world), request("pen"), Some(claim(&shop, 1, 2))).await.unwrap();
     assert_ne!(fresh.order.id, open.order.id);
+    let again = host.place(&context(&shop.world), request("pen"), Some(claim(&shop, 1, 2))).await.unwrap();
+    assert_eq!((again.order.id, again.replayed), (fresh.order.id, true));
 }
 
 #[tokio::test]
@@ -503,6 +506,48 @@ async fn a_duplicate_of_a_request_under_way_waits_and_then_answers_the_same_orde
     assert_eq!([first.replayed, second.replayed].iter().filter(|replayed| **replayed).count(), 1);
     // One that waited long asks what became of it; nobody charges again.
     assert_eq!(shop.calls().iter().filter(|call| **call == "process").count(), 1);
+}
+
+#[tokio::test]
+async fn an_order_of_the_first_release_keeps_its_key_and_its_messages() {
+    let shop = Shop::open_at(&Schema { service: SCHEMA.service, migrations: &SCHEMA.migrations[..1] }).await;
+    let (id, now) = ("01a22186-7dc0-79b7-aef0-b9a27b77249e", shop.world.now());
+    let claim = claim(&shop, 1, 1);
+    let placed = r#"{"placed":{"order_id":"01a22186-7dc0-79b7-aef0-b9a27b77249e",
+        "total":{"minor":1250,"currency":"EUR"},"deadline":2,"cancel_until":3,"final_step":"succeeds"}}"#;
+    let written = vec![
+        sql("INSERT INTO orders (id, user_id, status, failure_reason, total_minor, currency, items, owner,
+                                 correlation_id, created_at, updated_at)
+             VALUES ($1, $2, 'payment_failed', 'declined', 1250, 'EUR', '[]', 'a', 'c0ffee', $3, $3)")
+        .bind(id)
+        .bind(alice().subject.as_str())
+        .bind(now),
+        sql("INSERT INTO order_journal (order_id, seq, version, at, event, status, trace_id)
+             VALUES ($1, 0, 1, $2, $3, 'payment_pending', 'a017407bbb5c00d7')")
+        .bind(id)
+        .bind(now)
+        .bind(placed),
+        sql("INSERT INTO order_outbox (order_id, seq, type, payload) VALUES ($1, 0, 'order.x', '{}')")
+            .bind(id),
+        sql("INSERT INTO order_idempotency (scope, fingerprint, order_id, expires_at) VALUES ($1, $2, $3, $4)")
+            .bind(Value::Bytes(claim.scope.to_vec()))
+            .bind(Value::Bytes(claim.fingerprint.to_vec()))
+            .bind(id)
+            .bind(claim.expires_at),
+    ];
+    shop.database.execute(written, Durability::Durable).await.unwrap();
+
+    SCHEMA.migrate(&shop.database, now).await.unwrap();
+    let host = shop.host("b");
+    let again = host.place(&context(&shop.world), request("book"), Some(claim.clone())).await.unwrap();
+    assert_eq!((again.order.id.to_string().as_str(), again.replayed), (id, true));
+    let other = IdempotencyClaim { fingerprint: [2; 32], ..claim };
+    let reused = host.place(&context(&shop.world), request("pen"), Some(other)).await;
+    assert!(matches!(reused, Err(OrderError::KeyReused)));
+    let told = sql("SELECT order_id, seq, status, trace_id, correlation_id FROM order_messages");
+    let rows = shop.database.query(told).await.unwrap().rows;
+    let texts = [0, 2, 3, 4].map(|column| rows[0].text(column).unwrap());
+    assert_eq!(texts, [id, "payment_pending", "a017407bbb5c00d7", "c0ffee"]);
 }
 
 // ---- breaker ----
@@ -537,10 +582,10 @@ async fn every_change_of_status_has_one_outbox_row_in_order() {
     shop.payments.script([NotSent, NotSent, NotSent, Pending]);
     let order = shop.place(&host, "fail-me").await.unwrap();
     shop.recover(&host).await;
-    let found =
-        shop.database.query(sql("SELECT seq, type FROM order_outbox ORDER BY order_id, seq")).await.unwrap();
-    let types: Vec<&str> = found.rows.iter().map(|row| row.text(1).unwrap()).collect();
-    assert_eq!(types, ["order.payment_pending", "order.compensating", "order.cancelled"]);
+    let told = sql("SELECT status FROM order_messages ORDER BY order_id, seq");
+    let found = shop.database.query(told).await.unwrap();
+    let statuses: Vec<&str> = found.rows.iter().map(|row| row.text(0).unwrap()).collect();
+    assert_eq!(statuses, ["payment_pending", "compensating", "cancelled"]);
     shop.assert_fair(&shop.read(&host, order.id).await);
     assert_eq!(shop.count(settle_tests::acquirer_ledger::OUTBOX_GAPS).await, 0);
 }

@@ -5,10 +5,10 @@
 --
 -- The function answers how many orders it moved; call it until it answers 0. One call is one
 -- transaction: an order is here or there. It stays as long as anybody can still move it or ask
--- again: while it is open, may be cancelled, or is named by an idempotency key. Payments stay:
--- they are the books. After an upgrade of the service, add its new columns here as well.
+-- again: while it is open, may be cancelled, or holds an idempotency key. Payments stay: they are the
+-- books. After an upgrade that changes the service's columns, rename the old schema and run this again.
 CREATE SCHEMA IF NOT EXISTS settle_archive;
-CREATE TABLE IF NOT EXISTS settle_archive.orders (LIKE settle_order.orders INCLUDING ALL);
+CREATE TABLE IF NOT EXISTS settle_archive.orders (LIKE settle_order.orders INCLUDING DEFAULTS, PRIMARY KEY (id));
 CREATE TABLE IF NOT EXISTS settle_archive.order_journal (LIKE settle_order.order_journal INCLUDING ALL);
 CREATE TABLE IF NOT EXISTS settle_archive.order_outbox (LIKE settle_order.order_outbox INCLUDING ALL);
 
@@ -24,8 +24,7 @@ LANGUAGE sql AS $$
     WHERE o.updated_at <= clock.until AND o.due_at IS NULL
       AND o.status IN ('completed', 'payment_failed', 'cancelled')
       AND CAST(CAST(placed.event AS jsonb) -> 'placed' ->> 'cancel_until' AS bigint) <= clock.now
-      AND NOT EXISTS (SELECT FROM settle_order.order_idempotency claim
-                      WHERE claim.order_id = o.id AND claim.expires_at > clock.now)
+      AND (o.key_scope IS NULL OR o.key_expires_at <= clock.now)
     ORDER BY o.id LIMIT most FOR UPDATE OF o SKIP LOCKED
   ),
   orders AS (
@@ -36,9 +35,6 @@ LANGUAGE sql AS $$
   ),
   outbox AS (
     DELETE FROM settle_order.order_outbox WHERE order_id IN (SELECT id FROM chosen) RETURNING *
-  ),
-  claims AS (
-    DELETE FROM settle_order.order_idempotency WHERE order_id IN (SELECT id FROM chosen)
   ),
   kept_journal AS (INSERT INTO settle_archive.order_journal SELECT * FROM journal),
   kept_outbox AS (INSERT INTO settle_archive.order_outbox SELECT * FROM outbox),

@@ -2,7 +2,7 @@
 //!
 //! Each batch is on the disk in the archive before it is deleted, so a crash leaves an order in both
 //! and never in neither; the next run deletes it. An order stays as long as anybody can still move it
-//! or ask again: while it is open, may be cancelled, or is named by an idempotency key.
+//! or ask again: while it is open, may be cancelled, or holds an idempotency key.
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,14 +25,14 @@ const TABLES: [(&str, &str); 3] =
     [("orders", "id"), ("order_journal", "order_id"), ("order_outbox", "order_id")];
 
 /// Orders that nobody can move or ask for again. `?1` after this id, `?2` before this one, `?3` last
-/// changed until, `?4` now.
+/// changed until, `?4` now, `?5` at most.
 const FINISHED: &str = "
     INSERT INTO temp.chosen SELECT o.id FROM main.orders o
     JOIN main.order_journal placed ON placed.order_id = o.id AND placed.seq = 0
     WHERE o.id > ?1 AND o.id < ?2 AND o.updated_at <= ?3 AND o.due_at IS NULL
       AND o.status IN ('completed', 'payment_failed', 'cancelled')
       AND json_extract(placed.event, '$.placed.cancel_until') <= ?4
-      AND o.id NOT IN (SELECT order_id FROM temp.claimed)
+      AND (o.key_scope IS NULL OR o.key_expires_at <= ?4)
     ORDER BY o.id LIMIT ?5";
 
 /// Moves orders that were last changed at `until` or before; answers how many.
@@ -40,11 +40,10 @@ const FINISHED: &str = "
 /// Errors: no database there, or an archive of another version. What was moved until then is moved.
 pub fn archive(data: &Path, to: &Path, until: Timestamp, now: Timestamp) -> Result<u64> {
     let mut connection = open(data, to)?;
-    note_claims(&connection, now)?;
     let (mut after, mut moved) = (String::new(), 0);
     while let Some(last) = choose(&connection, &after, until, now)? {
         copy(&mut connection)?;
-        moved += delete(&mut connection, now)?;
+        moved += delete(&mut connection)?;
         after = last;
         std::thread::sleep(PAUSE);
     }
@@ -61,10 +60,7 @@ fn open(data: &Path, to: &Path) -> Result<Connection> {
     for (table, _) in TABLES {
         make_table(&connection, table)?;
     }
-    connection.execute_batch(
-        "CREATE TEMP TABLE claimed (order_id TEXT PRIMARY KEY) WITHOUT ROWID;
-         CREATE TEMP TABLE chosen (id TEXT PRIMARY KEY) WITHOUT ROWID;",
-    )?;
+    connection.execute_batch("CREATE TEMP TABLE chosen (id TEXT PRIMARY KEY) WITHOUT ROWID")?;
     Ok(connection)
 }
 
@@ -87,14 +83,6 @@ fn make_table(connection: &Connection, table: &str) -> Result<()> {
         Some(theirs) if theirs == ours => Ok(()),
         Some(_) => bail!("the archive was made by another version; name a new file with --to"),
     }
-}
-
-/// Orders that a key still names. Once is enough: a key that comes later names a younger order.
-fn note_claims(connection: &Connection, now: Timestamp) -> Result<()> {
-    let claimed = "INSERT OR IGNORE INTO temp.claimed
-                   SELECT order_id FROM main.order_idempotency WHERE expires_at > ?1";
-    connection.execute(claimed, [millis(now)?])?;
-    Ok(())
 }
 
 /// Chooses a batch; answers its last order, or `None` when all are moved.
@@ -124,7 +112,7 @@ fn copy(connection: &mut Connection) -> Result<()> {
 }
 
 /// Deletes what the archive holds; an order that was changed since is left for the next run.
-fn delete(connection: &mut Connection, now: Timestamp) -> Result<u64> {
+fn delete(connection: &mut Connection) -> Result<u64> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let orders = transaction.execute(
         "DELETE FROM main.orders WHERE id IN (SELECT id FROM temp.chosen) AND updated_at =
@@ -136,11 +124,6 @@ fn delete(connection: &mut Connection, now: Timestamp) -> Result<u64> {
         let sql = format!("DELETE FROM main.{table} WHERE order_id IN (SELECT id FROM temp.chosen)");
         transaction.execute(&sql, [])?;
     }
-    transaction.execute(
-        "DELETE FROM main.order_idempotency
-         WHERE expires_at <= ?1 AND order_id IN (SELECT id FROM temp.chosen)",
-        [millis(now)?],
-    )?;
     transaction.commit()?;
     Ok(orders as u64)
 }

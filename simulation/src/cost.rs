@@ -15,6 +15,8 @@ use crate::workload::one_item;
 const WARM_UP: u64 = 10;
 /// Placed then, one after the other.
 const ORDERS: u64 = 50;
+/// After so long services ask identity for its keys again: just before what is counted, and not within.
+const KEYS_LIFE: Duration = Duration::from_secs(10);
 /// Longer than the run.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -34,6 +36,8 @@ async fn count(application: Arc<Application>) -> Result<Cost> {
     let habits = |_| Habits { recovers_at_once: false, recover_every: NEVER, ..Habits::default() };
     let shop = Shop::open(&application, &plan, disks(&application, &plan)?, habits, 7)?;
     place(&shop, "warm-up", WARM_UP).await?;
+    tokio::time::sleep(KEYS_LIFE).await;
+    place(&shop, "keys", 1).await?;
     let machine = shop.machines.first().context("no machine")?;
     machine.fuel();
     shop.sim.plan(&[]);

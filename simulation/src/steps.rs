@@ -133,11 +133,12 @@ fn event_of(statement: &Statement) -> Option<&str> {
     })
 }
 
+/// The status that a row of payment's outbox tells, its third column.
 fn status_of(statement: &Statement) -> Option<&str> {
-    statement.params.iter().find_map(|param| match param {
-        Value::Text(text) => text.strip_prefix("payment."),
+    match statement.params.get(2) {
+        Some(Value::Text(status)) => Some(status),
         _ => None,
-    })
+    }
 }
 
 fn named(service: &str, what: &str) -> Step {

@@ -3,11 +3,10 @@
 //!
 //! As its maintainers describe it, a retry by hand, days later, finds no record and does the work again.
 //!
-//! Here a record outlives its saga: it may expire only after the order has ended.
+//! Here a key lives with its order, and is free for another only after the order has ended.
 
 use std::time::Duration;
 
-use settle_ports::World as _;
 use settle_tests::native::CallFault::NotSent;
 use settle_tests::native::{context, request};
 use settle_tests::shop::{Shop, claim};
@@ -19,7 +18,6 @@ async fn the_record_of_an_open_order_stays() {
     shop.payments.script([NotSent; 3]);
     let open = host.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
     shop.world.advance(Duration::from_secs(72 * 3600));
-    host.store.remove_expired_keys(shop.world.now()).await.unwrap();
     let again = host.place(&context(&shop.world), request("book"), Some(claim(&shop, 1, 1))).await.unwrap();
     assert_eq!(again.order.id, open.order.id);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use settle_order_core::{IdempotencyClaim, Order, OrderError, Orders, SCHEMA, Settings, Status};
-use settle_ports::{Database as _, Durability, World as _, sql};
+use settle_ports::{Database as _, Durability, Schema, World as _, sql};
 use settle_types::OrderId;
 
 use crate::native::{
@@ -27,8 +27,13 @@ pub struct Shop {
 
 impl Shop {
     pub async fn open() -> Self {
+        Self::open_at(&SCHEMA).await
+    }
+
+    /// With the tables of an earlier release.
+    pub async fn open_at(schema: &Schema) -> Self {
         let (folder, world) = (tempfile::tempdir().unwrap(), TestWorld::new());
-        let database = NativeDb::open(&folder.path().join("order.db"), &SCHEMA, &world).await;
+        let database = NativeDb::open(&folder.path().join("order.db"), schema, &world).await;
         Self {
             _folder: folder,
             world,

@@ -1,7 +1,7 @@
 //! A till for native tests: a payment service with its database and an acquirer in memory.
 
 use settle_payment_core::{Charge, Payment, PaymentError, Payments, Processed, Refunded, SCHEMA};
-use settle_ports::{Database as _, sql};
+use settle_ports::{Database as _, Schema, sql};
 use settle_types::{Currency, FailureReason, Money, OperationKey, UserId};
 
 use crate::native::{FakeAcquirer, NativeDb, TestWorld, context};
@@ -21,8 +21,13 @@ pub struct Till {
 
 impl Till {
     pub async fn open() -> Self {
+        Self::open_at(&SCHEMA).await
+    }
+
+    /// With the tables of an earlier release.
+    pub async fn open_at(schema: &Schema) -> Self {
         let (folder, world) = (tempfile::tempdir().unwrap(), TestWorld::new());
-        let database = NativeDb::open(&folder.path().join("payment.db"), &SCHEMA, &world).await;
+        let database = NativeDb::open(&folder.path().join("payment.db"), schema, &world).await;
         let acquirer = FakeAcquirer::default();
         let service = Payments::new(world.clone(), database.clone(), acquirer.clone());
         Self { _folder: folder, world, database, acquirer, service }

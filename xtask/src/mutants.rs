@@ -18,8 +18,8 @@ const PROFILES: [(&str, &str); 2] = [("storm", "0..16"), ("power", "0..60")];
 /// Of one seed.
 const ORDERS: &str = "200";
 /// What a build needs.
-const SOURCES: [&str; 8] =
-    ["Cargo.lock", "crates", "components", "adapters", "proto", "wit", "tests/probe", "spin.toml"];
+const SOURCES: [&str; 9] =
+    ["Cargo.lock", "crates", "components", "adapters", "docs", "proto", "wit", "tests/probe", "spin.toml"];
 
 /// Leases keep two owners apart most of the time; without them what keeps the money right is alone.
 const SHORT_LEASE: (&str, &str, &str) = (
@@ -70,13 +70,18 @@ const MUTANTS: [Mutant; 21] = [
         )],
     },
     Mutant {
-        name: "the idempotency record is a second write",
+        name: "the idempotency key is a second write",
         changes: &[
-            (ORDER_STORE, "statements.extend(claim.map(|claim| claim_key(claim, order)));", ""),
+            (ORDER_STORE, "insert_order(order, claim, lease", "insert_order(order, None, lease"),
             (
                 ORDER_STORE,
-                "Ok(_) => Ok(Ok(())),\n            Err(SqlError::Unmet(0)) => match claim {",
-                "Ok(_) => {\n                if let Some(claim) = claim {\n                    let second = vec![claim_key(claim, order)];\n                    let _ = self.database.execute(second, Durability::Durable).await;\n                }\n                Ok(Ok(()))\n            }\n            Err(SqlError::Unmet(0)) => match claim {",
+                "if self.insert(order, saga, claim, lease, context).await? {\n",
+                "if self.insert(order, saga, claim, lease, context).await? {
+            if let Some(claim) = claim {
+                let second = sql(\"UPDATE orders SET key_scope = $1, key_fingerprint = $2, key_expires_at = $3 WHERE id = $4\")
+                    .bind(bytes(&claim.scope)).bind(bytes(&claim.fingerprint)).bind(claim.expires_at).bind(order.id.to_string());
+                let _ = self.database.execute(vec![second], Durability::Durable).await;
+            }\n",
             ),
         ],
     },
@@ -344,11 +349,12 @@ fn mutate(tree: &Path, mutant: &Mutant) -> Result<()> {
 
 fn build_guests(tree: &Path) -> Result<()> {
     let toolchain = build::guest_toolchain()?;
-    for guest in ["settle-identity", "settle-order", "settle-payment", "settle-acquirer-simulator"] {
+    let guests = ["gateway", "identity", "order", "payment", "acquirer-simulator"];
+    for guest in guests.map(|name| format!("settle-{name}")) {
         let mut cargo = build::guest_cargo(&toolchain);
         cargo.current_dir(tree).env("CARGO_TARGET_DIR", "target");
         cargo.args(["build", "--quiet", "--profile", build::GUEST_PROFILE, "--target", build::GUEST_TARGET]);
-        check(cargo.args(["-p", guest]))?;
+        check(cargo.args(["-p", &guest]))?;
     }
     Ok(())
 }

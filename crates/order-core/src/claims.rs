@@ -6,9 +6,6 @@ use settle_types::{Money, OrderId, Timestamp};
 use crate::order::{Order, Status};
 use crate::store::{Lease, OwnedOrder, Store, StoreError, owned_order_of, select_orders};
 
-/// Idempotency records removed in one go.
-const EXPIRED_KEYS_BATCH: u32 = 200;
-
 /// An open saga as an administrator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SagaSummary {
@@ -97,21 +94,6 @@ impl<D: Database> Store<D> {
                 .bind(owner);
         self.database.execute(vec![statement], Durability::Relaxed).await?;
         Ok(())
-    }
-
-    /// Removes expired idempotency records, some at a time; never one whose saga is still open.
-    pub async fn remove_expired_keys(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let any = sql("SELECT 1 FROM order_idempotency WHERE expires_at <= $1 LIMIT 1").bind(now);
-        if self.database.query(any).await?.rows.is_empty() {
-            return Ok(0);
-        }
-        let statement = sql("DELETE FROM order_idempotency WHERE scope IN
-               (SELECT i.scope FROM order_idempotency i JOIN orders o ON o.id = i.order_id
-                WHERE i.expires_at <= $1 AND o.due_at IS NULL ORDER BY i.expires_at LIMIT $2)")
-        .bind(now)
-        .bind(EXPIRED_KEYS_BATCH);
-        let done = self.database.execute(vec![statement], Durability::Relaxed).await?;
-        Ok(done.first().map_or(0, |outcome| outcome.affected))
     }
 
     /// Open and parked sagas, oldest first.

@@ -269,7 +269,6 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         let ended = join_all(due.into_iter().map(|owned| self.resume_claimed(owned))).await;
         report.ended = u32::try_from(ended.iter().filter(|ended| **ended).count()).unwrap_or(u32::MAX);
         report.deferred = claimed.saturating_sub(report.ended);
-        self.store.remove_expired_keys(now).await?;
         Ok(report)
     }
 
@@ -295,7 +294,7 @@ impl<W: World, D: Database, P: Payments, L: Limiter> Orders<W, D, P, L> {
         retry_after: Duration,
     ) -> Result<Placed, OrderError> {
         if let Some(claim) = claim
-            && let Some(earlier) = self.store.find_claim(&claim).await?
+            && let Some(earlier) = self.store.find_claim(&claim, self.world.now()).await?
         {
             if !earlier.same_request {
                 return Err(OrderError::KeyReused);

@@ -140,7 +140,7 @@ impl Event {
         }
     }
 
-    /// The event's name in the history and the outbox.
+    /// The event's name in the history.
     pub fn cause(&self) -> &'static str {
         match self {
             Event::Placed(_) => "placed",

@@ -3,8 +3,7 @@
 //! Fencing: each saga write inserts `(order_id, seq)`; a duplicate means that another owner was
 //! faster, and the whole write is refused.
 
-use serde::Serialize;
-use settle_ports::{CallContext, Database, Durability, Row, SqlError, Statement, insert_rows, sql};
+use settle_ports::{CallContext, Database, Durability, Row, SqlError, Statement, Value, insert_rows, sql};
 use settle_saga::{Definition, Entry, ReplayError, Saga};
 use settle_types::{Currency, Money, OrderId, Timestamp, UserId};
 
@@ -102,7 +101,7 @@ macro_rules! select_orders {
 pub(crate) use select_orders;
 
 impl<D: Database> Store<D> {
-    /// The first durable write: order, journal, outbox and idempotency record, all or nothing.
+    /// The first durable write: order with its idempotency key, journal and outbox, all or nothing.
     pub async fn place(
         &self,
         order: &Order,
@@ -111,33 +110,64 @@ impl<D: Database> Store<D> {
         lease: Lease<'_>,
         context: &CallContext,
     ) -> Result<Result<(), EarlierRequest>, StoreError> {
-        let mut statements = Vec::with_capacity(4);
-        statements.extend(claim.map(|claim| claim_key(claim, order)));
-        statements.push(insert_order(order, lease, &context.correlation_id)?);
+        if self.insert(order, saga, claim, lease, context).await? {
+            return Ok(Ok(()));
+        }
+        let now = order.created_at;
+        if let Some(claim) = claim {
+            if let Some(earlier) = self.find_claim(claim, now).await? {
+                return Ok(Err(earlier));
+            }
+            self.free_expired(claim, now).await?;
+            if self.insert(order, saga, Some(claim), lease, context).await? {
+                return Ok(Ok(()));
+            }
+        }
+        Err(SqlError::NotApplied("another request was given the key meanwhile".to_owned()).into())
+    }
+
+    /// False: another order holds the key, and nothing was written.
+    async fn insert(
+        &self,
+        order: &Order,
+        saga: &Saga<OrderSaga>,
+        claim: Option<&IdempotencyClaim>,
+        lease: Lease<'_>,
+        context: &CallContext,
+    ) -> Result<bool, StoreError> {
+        let mut statements = vec![insert_order(order, claim, lease, &context.correlation_id)?];
         statements.extend(journal_statements(order.id, saga, context)?);
         match self.database.execute(statements, Durability::Durable).await {
-            Ok(_) => Ok(Ok(())),
-            Err(SqlError::Unmet(0)) => match claim {
-                Some(claim) => Ok(Err(self.earlier(claim).await?)),
-                None => Err(SqlError::Unmet(0).into()),
-            },
+            Ok(_) => Ok(true),
+            Err(SqlError::Unmet(0)) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The order that already holds this key, if any.
-    pub async fn find_claim(&self, claim: &IdempotencyClaim) -> Result<Option<EarlierRequest>, StoreError> {
-        let statement = sql("SELECT order_id, fingerprint FROM order_idempotency WHERE scope = $1")
-            .bind(settle_ports::Value::Bytes(claim.scope.to_vec()));
+    /// The order that holds this key, if any. A key expires, but never before its saga has settled.
+    pub async fn find_claim(
+        &self,
+        claim: &IdempotencyClaim,
+        now: Timestamp,
+    ) -> Result<Option<EarlierRequest>, StoreError> {
+        let statement = sql("SELECT id, key_fingerprint FROM orders
+                             WHERE key_scope = $1 AND (key_expires_at > $2 OR due_at IS NOT NULL)")
+        .bind(bytes(&claim.scope))
+        .bind(now);
         let found = self.database.query(statement).await?;
         let Some(row) = found.rows.first() else { return Ok(None) };
-        let same_request = row.0.get(1) == Some(&settle_ports::Value::Bytes(claim.fingerprint.to_vec()));
+        let same_request = row.0.get(1) == Some(&bytes(&claim.fingerprint));
         Ok(Some(EarlierRequest { order_id: row.parse(0, "an order id")?, same_request }))
     }
 
-    async fn earlier(&self, claim: &IdempotencyClaim) -> Result<EarlierRequest, StoreError> {
-        let gone = || SqlError::NotApplied("the key was released meanwhile".to_owned());
-        self.find_claim(claim).await?.ok_or_else(|| gone().into())
+    /// Takes an expired key from the order that holds it.
+    async fn free_expired(&self, claim: &IdempotencyClaim, now: Timestamp) -> Result<(), StoreError> {
+        let statement = sql("UPDATE orders SET key_scope = NULL
+                             WHERE key_scope = $1 AND key_expires_at <= $2 AND due_at IS NULL")
+        .bind(bytes(&claim.scope))
+        .bind(now);
+        self.database.execute(vec![statement], Durability::Relaxed).await?;
+        Ok(())
     }
 
     /// Appends the saga's unwritten entries and brings the order's row up to date.
@@ -241,27 +271,24 @@ impl<D: Database> Store<D> {
     }
 }
 
-fn claim_key(claim: &IdempotencyClaim, order: &Order) -> Statement {
-    // An expired record may be taken over, but never before its saga has settled.
-    sql("INSERT INTO order_idempotency (scope, fingerprint, order_id, expires_at) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (scope) DO UPDATE
-           SET fingerprint = excluded.fingerprint, order_id = excluded.order_id, expires_at = excluded.expires_at
-         WHERE order_idempotency.expires_at <= $5
-           AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.id = order_idempotency.order_id AND o.due_at IS NOT NULL)")
-    .bind(settle_ports::Value::Bytes(claim.scope.to_vec()))
-    .bind(settle_ports::Value::Bytes(claim.fingerprint.to_vec()))
-    .bind(order.id.to_string())
-    .bind(claim.expires_at)
-    .bind(order.created_at)
-    .expect_rows(1)
+fn bytes(hash: &[u8; 32]) -> Value {
+    Value::Bytes(hash.to_vec())
 }
 
-fn insert_order(order: &Order, lease: Lease<'_>, correlation_id: &str) -> Result<Statement, StoreError> {
+/// Unmet when another order holds the key.
+fn insert_order(
+    order: &Order,
+    claim: Option<&IdempotencyClaim>,
+    lease: Lease<'_>,
+    correlation_id: &str,
+) -> Result<Statement, StoreError> {
     let items =
         serde_json::to_string(&order.items).map_err(|error| StoreError::Unreadable(order.id, error))?;
     Ok(sql("INSERT INTO orders (id, user_id, status, total_minor, currency, items, owner, due_at,
-                                correlation_id, created_at, updated_at)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
+                                correlation_id, created_at, updated_at,
+                                key_scope, key_fingerprint, key_expires_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+            ON CONFLICT (key_scope) DO NOTHING")
     .bind(order.id.to_string())
     .bind(order.user_id.as_str())
     .bind(order.status.as_str())
@@ -272,7 +299,11 @@ fn insert_order(order: &Order, lease: Lease<'_>, correlation_id: &str) -> Result
     .bind(lease.until)
     .bind(correlation_id)
     .bind(order.created_at)
-    .bind(order.updated_at))
+    .bind(order.updated_at)
+    .bind(claim.map(|claim| bytes(&claim.scope)))
+    .bind(claim.map(|claim| bytes(&claim.fingerprint)))
+    .bind(claim.map(|claim| claim.expires_at))
+    .expect_rows(1))
 }
 
 /// Guarded by the entry before the first unwritten one. It must still be there, of the same time and
@@ -320,18 +351,7 @@ fn journal_statements(
             context.trace_id().into(),
         ]);
         if changes_status(&entry.event) {
-            let message = Message {
-                at: entry.at.to_string(),
-                cause: entry.event.cause(),
-                correlation_id: &context.correlation_id,
-                order_id: &order_id,
-                status: status.as_str(),
-                traceparent: &context.traceparent,
-            };
-            let payload =
-                serde_json::to_string(&message).map_err(|error| StoreError::Unreadable(id, error))?;
-            let kind = format!("order.{}", status.as_str());
-            outbox.push([order_id.as_str().into(), entry.seq.into(), kind.into(), payload.into()]);
+            outbox.push([order_id.as_str().into(), entry.seq.into()]);
         }
     }
     let journal = insert_rows(
@@ -340,20 +360,9 @@ fn journal_statements(
     );
     let mut statements = vec![journal];
     if !outbox.is_empty() {
-        statements.push(insert_rows("INSERT INTO order_outbox (order_id, seq, type, payload)", outbox));
+        statements.push(insert_rows("INSERT INTO order_outbox (order_id, seq)", outbox));
     }
     Ok(statements)
-}
-
-/// What the outbox tells of a change of status.
-#[derive(Serialize)]
-struct Message<'a> {
-    at: String,
-    cause: &'a str,
-    correlation_id: &'a str,
-    order_id: &'a str,
-    status: &'a str,
-    traceparent: &'a str,
 }
 
 /// Whether an event moves the order to another status; a retry does not.

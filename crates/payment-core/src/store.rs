@@ -1,7 +1,6 @@
 //! Payments in the database: the document with its version as the guard, its transfers, its
 //! outbox row, in one write.
 
-use serde::Serialize;
 use settle_ports::{CallContext, Database, Dialect, Durability, Row, SqlError, Statement, sql};
 use settle_types::{OperationKey, PaymentId, Timestamp};
 
@@ -102,7 +101,7 @@ impl<D: Database> Store<D> {
         for (transfer, seq) in transfers.iter().zip(first_seq..) {
             statements.push(transfer_statement(&changed.payment, transfer, seq));
         }
-        statements.push(outbox_statement(&changed.payment, next, context)?);
+        statements.push(outbox_statement(&changed.payment, next, context));
         match self.database.execute(statements, durability).await {
             Ok(_) => {
                 changed.version = next;
@@ -185,35 +184,18 @@ fn transfer_statement(payment: &Payment, transfer: &Transfer, seq: u32) -> State
     .bind(payment.updated_at)
 }
 
-fn outbox_statement(payment: &Payment, seq: u32, context: &CallContext) -> Result<Statement, StoreError> {
-    let message = Message {
-        at: payment.updated_at.to_string(),
-        captured: payment.captured,
-        correlation_id: &context.correlation_id,
-        currency: payment.amount.currency().code(),
-        order_id: payment.order_id.as_str(),
-        payment_id: payment.id.to_string(),
-        refunded: payment.refunded,
-        status: payment.status.as_str(),
-        traceparent: &context.traceparent,
-    };
-    Ok(sql("INSERT INTO payment_outbox (payment_id, seq, type, payload) VALUES ($1, $2, $3, $4)")
-        .bind(message.payment_id.as_str())
-        .bind(seq)
-        .bind(format!("payment.{}", message.status))
-        .bind(serde_json::to_string(&message)?))
-}
-
-/// What the outbox tells of a change.
-#[derive(Serialize)]
-struct Message<'a> {
-    at: String,
-    captured: i64,
-    correlation_id: &'a str,
-    currency: &'a str,
-    order_id: &'a str,
-    payment_id: String,
-    refunded: i64,
-    status: &'a str,
-    traceparent: &'a str,
+/// What is told of a change; the view `payment_messages` adds what never changes.
+fn outbox_statement(payment: &Payment, seq: u32, context: &CallContext) -> Statement {
+    sql("INSERT INTO payment_outbox (payment_id, seq, status, at, captured_minor, refunded_minor, currency,
+                                     correlation_id, trace_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+    .bind(payment.id.to_string())
+    .bind(seq)
+    .bind(payment.status.as_str())
+    .bind(payment.updated_at)
+    .bind(payment.captured)
+    .bind(payment.refunded)
+    .bind(payment.amount.currency().code())
+    .bind(context.correlation_id.as_str())
+    .bind(context.trace_id())
 }
