@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use settle_host::sql::sqlite::{OpenError, Sqlite};
 use settle_host::sql::{Backend, Durability, Error, Outcome, Statement, Value};
@@ -178,4 +179,63 @@ async fn what_takes_too_long_for_its_callers_thread_is_done_on_ours() {
     // Nothing waits for the disk in a relaxed call, and a durable one after it does.
     write(&database, vec![insert("durable", 1)]).await.unwrap();
     assert_eq!(count(&database).await, 102);
+}
+
+/// How many of a hundred durable calls, one after the other, are done when they have been made.
+async fn durable_at_once(database: &Sqlite, name: &str) -> usize {
+    let mut at_once = 0;
+    for number in 0..100 {
+        let call = vec![insert(&format!("{name}-{number}"), 1)];
+        let mut call = database.execute(call, Durability::Durable);
+        match futures_util::poll!(&mut call) {
+            Poll::Ready(done) => at_once += usize::from(done.is_ok()),
+            Poll::Pending => drop(call.await.unwrap()),
+        }
+    }
+    at_once
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn durable_calls_that_come_one_by_one_are_made_on_their_callers_thread() {
+    // Its syncs take no time.
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let database = Arc::new(open(folder.path()).await);
+    let at_once = durable_at_once(&database, "alone").await;
+    assert!(at_once > 50, "{at_once} of 100 were made on this thread");
+    let refused = write(&database, vec![insert("alone-0", 1)]).await;
+    assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
+
+    let calls = (0..64).map(|number| vec![insert(&format!("crowd-{}", number % 63), 1)]).collect();
+    let answers = in_one_group(&database, calls).await;
+    assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 63);
+    let at_once = durable_at_once(&database, "after").await;
+    assert!((1..90).contains(&at_once), "{at_once} of 100 were made on this thread soon after a crowd");
+
+    drop(database);
+    assert_eq!(count(&Sqlite::open(&folder.path().join("test.db")).unwrap()).await, 100 + 63 + 100);
+}
+
+#[tokio::test]
+async fn a_runtime_with_one_thread_does_not_wait_for_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(folder.path()).await;
+    let at_once = durable_at_once(&database, "alone").await;
+    // The writer's own thread may answer as fast, now and then.
+    assert!(at_once < 50, "{at_once} of 100 were made on this thread");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_another_process_writes_no_caller_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(folder.path()).await;
+    let other = rusqlite::Connection::open(folder.path().join("test.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let began = Instant::now();
+    let calls = [Durability::Relaxed, Durability::Durable]
+        .map(|durability| database.execute(vec![insert(&format!("{durability:?}"), 1)], durability));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    other.execute_batch("COMMIT").unwrap();
+    for call in calls {
+        call.await.unwrap();
+    }
 }

@@ -15,6 +15,8 @@ use crate::sql::{Error, Outcome, RESULT_BYTES_MAX, ROWS_MAX, Statement, Value};
 const STATEMENT_TIME_MAX: Duration = Duration::from_secs(2);
 /// The same on its caller's thread, where others wait for it: what needs more goes to ours.
 pub const AT_ONCE_TIME_MAX: Duration = Duration::from_millis(2);
+/// Longest wait for another process that writes. None on a caller's thread.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How many steps of SQLite's machine lie between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 20_000;
 /// Prepared statements kept by a connection.
@@ -62,7 +64,7 @@ pub fn open(path: &Path, read_only: bool) -> Result<Guarded, OpenError> {
 
 fn open_inner(path: &Path, read_only: bool) -> rusqlite::Result<Guarded> {
     let mut connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(LOCK_WAIT_MAX)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?; // the writer checkpoints between groups
@@ -157,14 +159,20 @@ impl Guarded {
         prepared.raw_query().next().map(drop)
     }
 
-    /// From now on a statement has only this long; then it is interrupted.
+    /// From now on a statement has only this long, then it is interrupted, and no lock is waited for.
     pub fn hurry(&self, time: Duration) {
-        self.budget_millis.store(millis_of(time), Ordering::Relaxed);
+        self.limit(time, Duration::ZERO);
     }
 
     /// A statement has its usual time again.
     pub fn take_time(&self) {
-        self.hurry(STATEMENT_TIME_MAX);
+        self.limit(STATEMENT_TIME_MAX, LOCK_WAIT_MAX);
+    }
+
+    fn limit(&self, statement: Duration, lock_wait: Duration) {
+        self.budget_millis.store(millis_of(statement), Ordering::Relaxed);
+        // Err: never, the handler is only replaced.
+        let _ = self.connection.busy_timeout(lock_wait);
     }
 
     /// Runs a guest's statement. Errors leave it to the caller to roll back.

@@ -1,7 +1,8 @@
 //! The writer: one connection, many calls in one commit and one fsync, on a thread of its own.
 //!
 //! A call that does not wait for the disk is made on its caller's thread while the writer is idle:
-//! it is over sooner than a change of threads.
+//! it is over sooner than a change of threads. So is one that waits for a fast disk, while callers come
+//! one by one; but only one of them in the process, so that the other threads serve on.
 //!
 //! Rules of a group. A call that fails leaves the others unharmed: the group is rolled back and runs
 //! again, each call in a savepoint of its own. These copy every page before it changes, so a group
@@ -12,12 +13,13 @@
 
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::connection::{AT_ONCE_TIME_MAX, Control, Guarded, OpenError, error_of, open};
@@ -29,6 +31,10 @@ const QUEUE_MAX: usize = 1024;
 const GROUP_MAX: usize = 256;
 /// After a group in which a call failed, so many groups have savepoints from the start.
 const CAREFUL_GROUPS: u32 = 16;
+/// A disk whose last sync took less is waited for on the caller's thread.
+const FAST_SYNC: Duration = Duration::from_millis(1);
+/// After a group of several, callers do not come one by one for so many groups.
+const CROWDED_GROUPS: u32 = 32;
 /// The log is copied into the database when it is longer than this.
 const WAL_PAGES_MAX: u64 = 4_000;
 /// Wait before a database that could not be opened again is tried once more.
@@ -49,19 +55,24 @@ pub struct Writer {
     shared: Arc<Shared>,
 }
 
+/// Held by the call that waits for the disk on its caller's thread.
+static WAITS_HERE: Mutex<()> = Mutex::new(());
+
 /// What the thread and its callers share.
 struct Shared {
     /// `None`: given up, to be opened anew.
     committer: Mutex<Option<Committer>>,
     /// Calls in the queue or at work.
     waiting: AtomicUsize,
+    /// Groups until durable calls are made at once again.
+    crowded: AtomicU32,
 }
 
 impl Writer {
     pub fn start(path: PathBuf) -> Result<Self, OpenError> {
         let connection = open(&path, false)?;
         let committer = Mutex::new(Some(Committer::new(connection)));
-        let shared = Arc::new(Shared { committer, waiting: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared { committer, waiting: AtomicUsize::new(0), crowded: AtomicU32::new(0) });
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let shown = path.display().to_string();
         let thread = thread::Builder::new().name("sqlite-write".to_owned());
@@ -105,16 +116,37 @@ impl Shared {
         })
     }
 
+    /// How many durable calls came together.
+    fn note_group(&self, calls: usize) {
+        let before = self.crowded.load(Ordering::Relaxed);
+        let crowded = if calls > 1 { CROWDED_GROUPS } else { before.saturating_sub(1) };
+        self.crowded.store(crowded, Ordering::Relaxed);
+    }
+
+    /// `Some`: callers come one by one, and other threads serve while this one waits for the disk.
+    fn may_wait_here(&self) -> Option<MutexGuard<'static, ()>> {
+        if self.crowded.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let runtime = Handle::try_current().ok()?;
+        if runtime.metrics().num_workers() > 1 { WAITS_HERE.try_lock().ok() } else { None }
+    }
+
     /// Makes a call on this thread and answers it. `Err`: nothing was done, and it waits its turn.
     fn at_once(&self, job: Job) -> Result<(), Job> {
-        if job.durability == Durability::Durable || self.waiting.load(Ordering::Relaxed) > 0 {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            return Err(job);
+        }
+        let sync = job.durability == Durability::Durable;
+        let waits_here = if sync { self.may_wait_here() } else { None };
+        if sync && waits_here.is_none() {
             return Err(job);
         }
         let Ok(mut committer) = self.committer.try_lock() else { return Err(job) };
-        let Some(current) = committer.as_mut().filter(|current| !current.has_long_log()) else {
-            return Err(job);
-        };
-        if current.set_sync(false).is_err() {
+        let fit =
+            |current: &&mut Committer| !current.has_long_log() && (!sync || current.last_sync < FAST_SYNC);
+        let Some(current) = committer.as_mut().filter(fit) else { return Err(job) };
+        if current.set_sync(sync).is_err() {
             *committer = None;
             return Err(job);
         }
@@ -160,6 +192,9 @@ fn serve(path: &Path, shared: &Shared, jobs: &Receiver<Job>) {
         for (calls, sync) in [(relaxed, false), (durable, true)] {
             if calls.is_empty() {
                 continue;
+            }
+            if sync {
+                shared.note_group(calls.len());
             }
             let (count, mut answers) = (calls.len(), Vec::with_capacity(calls.len()));
             let log_is_long = commit(path, shared, calls, sync, &mut answers);
@@ -216,6 +251,8 @@ struct Committer {
     synced: bool,
     /// How many more groups have savepoints from the start.
     careful: u32,
+    /// How long the last COMMIT took that waited for the disk.
+    last_sync: Duration,
 }
 
 type Done = Result<Vec<Outcome>, Error>;
@@ -224,7 +261,7 @@ type Answers = Vec<(Reply, Done)>;
 
 impl Committer {
     fn new(connection: Guarded) -> Self {
-        Self { connection, synced: true, careful: 0 }
+        Self { connection, synced: true, careful: 0, last_sync: Duration::ZERO }
     }
 
     /// Commits calls together, with an answer for each; one that fails is answered alone.
@@ -286,7 +323,7 @@ impl Committer {
     }
 
     /// Without savepoints, one call's error refuses all.
-    fn try_once(&self, calls: &[Job], savepoints: bool) -> Together {
+    fn try_once(&mut self, calls: &[Job], savepoints: bool) -> Together {
         if let Err(error) = self.connection.control(Control::Begin) {
             return Together::Refused(error_of(error));
         }
@@ -310,7 +347,12 @@ impl Committer {
                 }
             }
         }
-        match self.connection.control(Control::Commit) {
+        let began = Instant::now();
+        let committed = self.connection.control(Control::Commit);
+        if self.synced {
+            self.last_sync = began.elapsed();
+        }
+        match committed {
             Ok(()) => Together::Committed(done),
             Err(error) => {
                 self.roll_back();
