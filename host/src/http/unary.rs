@@ -9,6 +9,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt as _, Limited, StreamBody};
 use hyper::body::Body as _;
+use tokio::time::Instant;
 use wasmtime::component::{Accessor, HasData, Linker};
 use wasmtime_wasi_http::{DEFAULT_FORBIDDEN_HEADERS, Error, WasiBody};
 
@@ -112,16 +113,24 @@ impl<T: Send> client::HostWithStore<T> for UnaryPort {
     ) -> Result<client::Response, client::Error> {
         let outbound = accessor.with(|mut access| access.get().outbound.clone());
         let request = request_of(&origin, request).map_err(not_sent)?;
-        let answer = outbound.send(request, Duration::from_nanos(timeout)).await.map_err(error_of)?;
+        let (began, time) = (Instant::now(), Duration::from_nanos(timeout));
+        let answer = outbound.send(request, time).await.map_err(error_of)?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| client::Error::OutcomeUnknown(error.to_string()))?.to_bytes();
+        let body = body_of(body, time.saturating_sub(began.elapsed())).await?;
         Ok(client::Response {
             status: head.status.as_u16(),
             headers: fields_of(&head.headers),
             body: body.into(),
         })
     }
+}
+
+/// All of an answer's body, within `time`.
+async fn body_of(body: WasiBody, time: Duration) -> Result<Bytes, client::Error> {
+    let collected = tokio::time::timeout(time, Limited::new(body, ANSWER_BYTES_MAX).collect()).await;
+    let unknown = |error: &dyn std::fmt::Display| client::Error::OutcomeUnknown(error.to_string());
+    let collected = collected.map_err(|_| unknown(&Error::HttpResponseTimeout))?;
+    Ok(collected.map_err(|error| unknown(&error))?.to_bytes())
 }
 
 fn request_of(origin: &str, request: client::Request) -> http::Result<http::Request<WasiBody>> {
@@ -221,6 +230,17 @@ mod tests {
         assert!(respond(99, "x-a", "b").is_err());
         assert!(respond(200, "x a", "b").is_err());
         assert!(respond(200, "x-a", "b\n").is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_whose_body_does_not_come_in_time_is_unknown() {
+        let time = Duration::from_secs(3);
+        assert_eq!(body_of(whole(b"all".to_vec()), Duration::ZERO).await.unwrap(), "all");
+        let never = StreamBody::new(stream::pending::<Result<hyper::body::Frame<Bytes>, Error>>());
+        let late = body_of(never.boxed_unsync(), time).await;
+        assert!(matches!(late, Err(client::Error::OutcomeUnknown(_))), "{late:?}");
+        let long = body_of(whole(vec![0; ANSWER_BYTES_MAX + 1]), time).await;
+        assert!(matches!(long, Err(client::Error::OutcomeUnknown(_))), "{long:?}");
     }
 
     #[test]
