@@ -73,7 +73,7 @@ const LEAN_OUTBOX: Migration = Migration {
     ],
 };
 
-/// A table and two indexes less to write for an order.
+/// A table with two indexes less to write for an order, and one index more.
 const KEYS_WITH_ORDERS: Migration = Migration {
     version: 3,
     statements: &[
