@@ -148,6 +148,19 @@ async fn a_damaged_database_is_named_and_left_as_it_is() {
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
+/// How many of a hundred calls, one after the other, are done when they have been made.
+async fn at_once(database: &Sqlite, name: &str, durability: Durability) -> usize {
+    let mut at_once = 0;
+    for number in 0..100 {
+        let mut call = database.execute(vec![insert(&format!("{name}-{number}"), 1)], durability);
+        match futures_util::poll!(&mut call) {
+            Poll::Ready(done) => at_once += usize::from(done.is_ok()),
+            Poll::Pending => drop(call.await.unwrap()),
+        }
+    }
+    at_once
+}
+
 #[tokio::test]
 async fn what_takes_too_long_for_its_callers_thread_is_done_on_ours() {
     let folder = tempfile::tempdir().unwrap();
@@ -163,14 +176,7 @@ async fn what_takes_too_long_for_its_callers_thread_is_done_on_ours() {
     assert!(futures_util::poll!(&mut slow).is_pending());
     slow.await.unwrap();
     // The writer answers a little before it is idle.
-    let mut at_once = 0;
-    for number in 0..100 {
-        let mut quick = database.execute(vec![insert(&format!("quick-{number}"), 1)], Durability::Relaxed);
-        match futures_util::poll!(&mut quick) {
-            Poll::Ready(done) => at_once += usize::from(done.is_ok()),
-            Poll::Pending => drop(quick.await.unwrap()),
-        }
-    }
+    let at_once = at_once(&database, "quick", Durability::Relaxed).await;
     assert!(at_once > 50, "{at_once} of 100 were made on this thread");
     // A refusal is one at once, too.
     let refused = database.execute(vec![insert("quick-0", 1)], Durability::Relaxed).await;
@@ -181,35 +187,21 @@ async fn what_takes_too_long_for_its_callers_thread_is_done_on_ours() {
     assert_eq!(count(&database).await, 102);
 }
 
-/// How many of a hundred durable calls, one after the other, are done when they have been made.
-async fn durable_at_once(database: &Sqlite, name: &str) -> usize {
-    let mut at_once = 0;
-    for number in 0..100 {
-        let call = vec![insert(&format!("{name}-{number}"), 1)];
-        let mut call = database.execute(call, Durability::Durable);
-        match futures_util::poll!(&mut call) {
-            Poll::Ready(done) => at_once += usize::from(done.is_ok()),
-            Poll::Pending => drop(call.await.unwrap()),
-        }
-    }
-    at_once
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn durable_calls_that_come_one_by_one_are_made_on_their_callers_thread() {
     // Its syncs take no time.
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let database = Arc::new(open(folder.path()).await);
-    let at_once = durable_at_once(&database, "alone").await;
-    assert!(at_once > 50, "{at_once} of 100 were made on this thread");
+    let alone = at_once(&database, "alone", Durability::Durable).await;
+    assert!(alone > 50, "{alone} of 100 were made on this thread");
     let refused = write(&database, vec![insert("alone-0", 1)]).await;
     assert!(matches!(refused, Err(Error::Conflict(_))), "{refused:?}");
 
     let calls = (0..64).map(|number| vec![insert(&format!("crowd-{}", number % 63), 1)]).collect();
     let answers = in_one_group(&database, calls).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 63);
-    let at_once = durable_at_once(&database, "after").await;
-    assert!((1..90).contains(&at_once), "{at_once} of 100 were made on this thread soon after a crowd");
+    let after = at_once(&database, "after", Durability::Durable).await;
+    assert!((1..90).contains(&after), "{after} of 100 were made on this thread soon after a crowd");
 
     drop(database);
     assert_eq!(count(&Sqlite::open(&folder.path().join("test.db")).unwrap()).await, 100 + 63 + 100);
@@ -219,7 +211,7 @@ async fn durable_calls_that_come_one_by_one_are_made_on_their_callers_thread() {
 async fn a_runtime_with_one_thread_does_not_wait_for_the_disk() {
     let folder = tempfile::tempdir().unwrap();
     let database = open(folder.path()).await;
-    let at_once = durable_at_once(&database, "alone").await;
+    let at_once = at_once(&database, "alone", Durability::Durable).await;
     // The writer's own thread may answer as fast, now and then.
     assert!(at_once < 50, "{at_once} of 100 were made on this thread");
 }
