@@ -5,11 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, join, join_all, select};
 use settle_host::sql::postgres::Postgres;
-use settle_host::sql::{Backend as _, Durability, Error, Statement};
+use settle_host::sql::{Backend as _, Durability, Error, Outcome, Statement, Value};
 use settle_tests::acquirer_ledger::{Books, orders, violations};
 use settle_tests::client::{Client, one_item, one_item_by};
 use settle_tests::host::{Host, command};
@@ -108,7 +110,7 @@ async fn hosts_that_start_together_migrate_once_and_share_the_orders() {
     };
     // One key at three hosts: one order.
     let body = one_item("book", 1250);
-    let placed = futures_util::future::join_all(clients.iter().map(|client| client.place("k", &body))).await;
+    let placed = join_all(clients.iter().map(|client| client.place("k", &body))).await;
     let ids: Vec<_> = placed.iter().map(|answer| answer.json()["id"].clone()).collect();
     assert!(ids.iter().all(|id| id.is_string() && *id == ids[0]), "{ids:?}");
     let versions = "SELECT count(*) FROM settle_order.schema_versions";
@@ -141,7 +143,6 @@ async fn a_full_pool_and_a_server_that_is_away_leave_nothing_behind() {
     let server = Server::start(&["fsync=off"]);
     let url = server.database().await;
     let database = Arc::new(Postgres::new(&url, 2).unwrap());
-    let statement = |sql: &str| Statement { sql: sql.to_owned(), params: vec![], expect: None };
     let write = |sql: &str| database.execute(vec![statement(sql)], Durability::Durable);
     write("DO $$ BEGIN CREATE TABLE t (k BIGINT); END $$").await.unwrap();
     let slow = tokio::spawn(write("INSERT INTO t SELECT 1 FROM (SELECT pg_sleep(4)) AS s"));
@@ -164,6 +165,159 @@ async fn a_full_pool_and_a_server_that_is_away_leave_nothing_behind() {
     write("INSERT INTO t VALUES (5)").await.unwrap();
     let found = database.query(statement("SELECT count(*), sum(k)::bigint FROM t")).await.unwrap();
     assert_eq!(format!("{:?}", found.rows[0]), "[Value::Int64(2), Value::Int64(6)]");
+}
+
+// ---- calls that come together ----
+
+/// A table of keys and notes, on the shared server, and its administrator's URL.
+async fn table_of_notes() -> (Postgres, String) {
+    let url = shared().database().await;
+    let database = Postgres::new(&url, 15).unwrap();
+    let table = "DO $$ BEGIN CREATE TABLE t (k BIGINT PRIMARY KEY, note TEXT); END $$";
+    write(&database, table).await.unwrap();
+    (database, url)
+}
+
+fn statement(sql: &str) -> Statement {
+    Statement { sql: sql.to_owned(), params: vec![], expect: None }
+}
+
+async fn write(database: &Postgres, sql: &str) -> Result<Vec<Outcome>, Error> {
+    database.execute(vec![statement(sql)], Durability::Durable).await
+}
+
+async fn insert(database: &Postgres, key: usize) -> Result<Vec<Outcome>, Error> {
+    write(database, &format!("INSERT INTO t VALUES ({key})")).await
+}
+
+async fn numbers(database: &Postgres, sql: &str) -> Vec<i64> {
+    let found = database.query(statement(sql)).await.unwrap();
+    let number = |row: &Vec<Value>| match row[0] {
+        Value::Int64(number) => number,
+        ref other => panic!("{other:?}"),
+    };
+    found.rows.iter().map(number).collect()
+}
+
+#[tokio::test]
+async fn calls_that_wait_share_a_transaction() {
+    let (database, _) = table_of_notes().await;
+    let answers = join_all((0..66).map(|key| insert(&database, key))).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|done| done[0].affected == 1)));
+    // Two set out alone; the other 64 go by sixteens.
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM t";
+    assert_eq!(numbers(&database, transactions).await, [2 + 4]);
+}
+
+#[tokio::test]
+async fn a_call_that_fails_leaves_those_it_travels_with_unharmed() {
+    let (database, _) = table_of_notes().await;
+    insert(&database, 3).await.unwrap();
+    let nothing = Statement { expect: Some(1), ..statement("DELETE FROM t WHERE k = -1") };
+    let unmet = || database.execute(vec![nothing.clone(), statement("DELETE FROM t")], Durability::Durable);
+    let rows = [
+        (3, "INSERT INTO t VALUES (3)", "Conflict"),
+        (20, "INSERT INTO t VALUES ($1)", "Invalid"),
+        (36, "INSERT INTO t VALUES (1 / 0)", "Invalid"),
+        (37, "COMMIT", "Invalid"),
+    ];
+    let calls = (0..50).map(async |key| match rows.iter().find(|(wrong, ..)| *wrong == key) {
+        Some((_, sql, _)) => write(&database, sql).await,
+        None if key == 21 => unmet().await,
+        None => insert(&database, key).await,
+    });
+    let answers = join_all(calls).await;
+    for (key, sql, expected) in rows {
+        let told = format!("{:?}", answers[key].as_ref().unwrap_err());
+        assert!(told.starts_with(&format!("Error::{expected}")), "{sql}: {told}");
+    }
+    assert!(matches!(answers[21], Err(Error::Unmet(0))), "{:?}", answers[21]);
+    let wrong: Vec<_> = answers.iter().filter(|answer| answer.is_err()).collect();
+    assert_eq!(wrong.len(), 5, "{wrong:?}");
+    assert_eq!(numbers(&database, "SELECT count(*) FROM t").await, [50 - 5 + 1], "the first 3 was there");
+}
+
+#[tokio::test]
+async fn calls_that_wait_for_a_lock_hold_up_nobody_else() {
+    let (database, url) = table_of_notes().await;
+    join_all((1..4).map(|key| insert(&database, key))).await;
+    let holder = client(&url).await;
+    holder.batch_execute("BEGIN; UPDATE t SET note = 'held'").await.unwrap();
+    let touch =
+        async |key: usize| write(&database, &format!("UPDATE t SET note = 'x' WHERE k = {key}")).await;
+    // Two that set out alone, one with others.
+    let mut held = pin!(join_all((1..4).map(touch)));
+    assert!(futures_util::poll!(held.as_mut()).is_pending());
+    let others = join_all((10..50).map(|key| insert(&database, key)));
+    let (others, held) = match select(held, pin!(others)).await {
+        Either::Left((held, _)) => panic!("the lock is held: {held:?}"),
+        Either::Right((others, held)) => (others, held),
+    };
+    assert!(others.iter().all(Result::is_ok), "{others:?}");
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert!(held.await.iter().all(Result::is_ok));
+    assert_eq!(numbers(&database, "SELECT count(*) FROM t WHERE note = 'x'").await, [3]);
+}
+
+#[tokio::test]
+async fn a_durable_write_never_travels_with_relaxed_ones() {
+    let (database, _) = table_of_notes().await;
+    let calls = (0..80).map(|key| {
+        let note = "INSERT INTO t SELECT K, current_setting('synchronous_commit')";
+        let durability = if key % 2 == 0 { Durability::Durable } else { Durability::Relaxed };
+        // A second statement makes it a call of parts, as ours are.
+        let parts =
+            vec![statement(&note.replace('K', &key.to_string())), statement("DELETE FROM t WHERE k < 0")];
+        database.execute(parts, durability)
+    });
+    assert!(join_all(calls).await.iter().all(Result::is_ok));
+    assert_eq!(numbers(&database, "SELECT count(*) FROM t WHERE k % 2 = 0 AND note = 'on'").await, [40]);
+    let relaxed = numbers(&database, "SELECT count(*) FROM t WHERE k % 2 = 1 AND note = 'off'").await;
+    assert!(relaxed[0] > 0, "some went with others of their kind");
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_went_away_while_it_waited_is_not_made() {
+    let (database, _) = table_of_notes().await;
+    let mut calls: Vec<_> = (0..30).map(|key| Box::pin(insert(&database, key))).collect();
+    for call in &mut calls {
+        assert!(futures_util::poll!(call.as_mut()).is_pending());
+    }
+    calls.truncate(20);
+    assert!(join_all(calls).await.iter().all(Result::is_ok));
+    assert_eq!(numbers(&database, "SELECT count(*) FROM t").await, [20]);
+}
+
+#[tokio::test]
+async fn what_was_told_is_true_when_the_server_dies_under_a_group() {
+    let server = Server::start(&["fsync=off"]);
+    let database = Postgres::new(&server.database().await, 15).unwrap();
+    write(&database, "DO $$ BEGIN CREATE TABLE t (k BIGINT PRIMARY KEY); END $$").await.unwrap();
+    let calls = join_all((0..60).map(async |key| {
+        let sql = format!("INSERT INTO t SELECT {key} FROM (SELECT pg_sleep(0.02)) AS s");
+        write(&database, &sql).await
+    }));
+    let death = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.stop(libc::SIGQUIT);
+    };
+    let (answers, ()) = join(calls, death).await;
+    server.restart();
+    let there = numbers(&database, "SELECT k FROM t").await;
+    let mut told = BTreeMap::new();
+    for (key, answer) in answers.iter().enumerate() {
+        let is_there = there.contains(&i64::try_from(key).unwrap());
+        let kind = match answer {
+            Ok(_) => "done",
+            Err(Error::OutcomeUnknown(_)) => "unknown",
+            Err(Error::NotApplied(_)) => "not applied",
+            Err(other) => panic!("{other:?}"),
+        };
+        assert!(is_there || kind != "done", "{key} was told {kind}");
+        assert!(!is_there || kind != "not applied", "{key} was told {kind}");
+        *told.entry(kind).or_insert(0) += 1;
+    }
+    assert!(told.contains_key("done") && told.contains_key("unknown"), "{told:?}");
 }
 
 // ---- under load ----

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+pub use deadpool_postgres::Pool;
+use deadpool_postgres::{Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, NoTls};
@@ -24,31 +25,15 @@ const SESSION: &str = "-c statement_timeout=5000 -c lock_timeout=3000 \
 /// Of all connections of a database, readers have one in this many.
 const READERS_SHARE: usize = 3;
 
-pub struct Pools {
-    writers: Pool,
-    readers: Pool,
+/// For one database.
+pub fn writers_and_readers(url: &str, connections: usize) -> Result<(Pool, Pool)> {
+    let readers = (connections / READERS_SHARE).max(1);
+    let writers = connections.saturating_sub(readers).max(1);
+    let reading = format!("{SESSION} -c default_transaction_read_only=on");
+    Ok((pool(config(url, SESSION)?, writers)?, pool(config(url, &reading)?, readers)?))
 }
 
-impl Pools {
-    pub fn new(url: &str, connections: usize) -> Result<Self> {
-        let readers = (connections / READERS_SHARE).max(1);
-        let writers = connections.saturating_sub(readers).max(1);
-        Ok(Self {
-            writers: pool(config(url, SESSION)?, writers)?,
-            readers: pool(config(url, &format!("{SESSION} -c default_transaction_read_only=on"))?, readers)?,
-        })
-    }
-
-    pub async fn writer(&self) -> Result<Connection, Error> {
-        connection(&self.writers).await
-    }
-
-    pub async fn reader(&self) -> Result<Connection, Error> {
-        connection(&self.readers).await
-    }
-}
-
-async fn connection(pool: &Pool) -> Result<Connection, Error> {
+pub async fn connection(pool: &Pool) -> Result<Connection, Error> {
     pool.get().await.map_err(|error| {
         Error::NotApplied(match error {
             PoolError::Timeout(_) => "no free connection to the database in time".to_owned(),

@@ -6,6 +6,7 @@ use futures_util::{TryStreamExt as _, pin_mut};
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Row, Statement as Prepared};
 
+use super::call::Trouble;
 use crate::sql::{Error, RESULT_BYTES_MAX, ROWS_MAX, Value};
 
 type Boxed = Box<dyn std::error::Error + Sync + Send>;
@@ -65,27 +66,22 @@ impl ToSql for Parameter<'_> {
     to_sql_checked!();
 }
 
-pub enum CollectError {
-    Sql(tokio_postgres::Error),
-    TooLarge(String),
-}
-
 /// All rows, within the budget, and the count of affected rows.
 pub async fn collect(
     client: &Client,
     prepared: &Prepared,
     params: &[Parameter<'_>],
-) -> Result<(Vec<Row>, u64), CollectError> {
+) -> Result<(Vec<Row>, u64), Trouble> {
     let params = params.iter().map(|parameter| parameter as &(dyn ToSql + Sync));
-    let stream = client.query_raw(prepared, params).await.map_err(CollectError::Sql)?;
+    let stream = client.query_raw(prepared, params).await.map_err(Trouble::Server)?;
     pin_mut!(stream);
     let (mut rows, mut bytes) = (Vec::new(), 0);
-    while let Some(row) = stream.try_next().await.map_err(CollectError::Sql)? {
+    while let Some(row) = stream.try_next().await.map_err(Trouble::Server)? {
         bytes += row.raw_size_bytes();
         rows.push(row);
         if rows.len() > ROWS_MAX || bytes > RESULT_BYTES_MAX {
             let text = format!("a result has at most {ROWS_MAX} rows and {RESULT_BYTES_MAX} bytes");
-            return Err(CollectError::TooLarge(text));
+            return Err(Trouble::Host(Error::TooLarge(text)));
         }
     }
     let affected = stream.rows_affected().unwrap_or_default();
