@@ -34,7 +34,8 @@ async fn admitted(call: &Call) -> Result<(Rc<App>, Caller), Problem> {
         return Err(Problem::method_not_allowed("POST"));
     }
     let app = app::get().await.map_err(|error| error.problem(&WORLD, &call.context))?;
-    let caller = caller_of(&app.auth.authenticate(call).await?)?;
+    let claims = app.auth.authenticate(call).await?;
+    let caller = caller_of(&claims)?;
     Ok((app, caller))
 }
 

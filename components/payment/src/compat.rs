@@ -47,7 +47,8 @@ async fn admitted(call: &Call) -> Result<Rc<App>, Problem> {
     let app = app::get().await.map_err(|error| error.problem(&WORLD, &call.context))?;
     let trusted = app.open_to_loopback && app.peer.is_loopback(call);
     if call.header("authorization").is_some() || !trusted {
-        require_operator(&app.auth.authenticate(call).await?)?;
+        let claims = app.auth.authenticate(call).await?;
+        require_operator(&claims)?;
     }
     Ok(app)
 }
