@@ -221,7 +221,7 @@ async fn tokens_that_are_not_ours_are_refused() {
 
 /// A token signed by HMAC with any key, as an attacker would.
 fn hs256(key: &[u8], head: &Value, claims: &Value) -> String {
-    use hmac::{Hmac, Mac};
+    use hmac::{Hmac, KeyInit as _, Mac as _};
     let signed = format!("{}.{}", segment(head), segment(claims));
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).unwrap();
     mac.update(signed.as_bytes());

@@ -1,7 +1,7 @@
-//! A lane: calls of one kind on their way to the server, few journeys at a time.
+//! A lane: calls of one kind on their way to the server, one journey after another.
 //!
-//! A call that finds a journey free sets out at once, and alone: nobody waits for company. While all
-//! journeys are under way calls wait, and the next takes them together: one write to the socket, one
+//! A call that finds no journey under way sets out at once, and alone: nobody waits for company. Those
+//! that come meanwhile wait for its end, a little, and go together: one write to the socket, one
 //! transaction, one sync of the server's log.
 //!
 //! Rules of a group that writes. A call that fails leaves the others unharmed: the server rolls all
@@ -22,15 +22,13 @@ use super::call::{Call, Made, Ready, Trouble, after_it_was_sent, is_refusal};
 use super::pool::{self, Connection, Pool};
 use crate::sql::{Error, Outcome};
 
-/// Journeys at a time: more of them would carry fewer calls each.
-const JOURNEYS_MAX: usize = 2;
-/// A journey that takes longer no longer counts: a far server or a held lock does not stop the lane.
-const JOURNEY_TIME: Duration = Duration::from_millis(20);
+/// Longest wait for the journey under way. The server may be far, or a lock be held.
+const COMPANY_TIME_MAX: Duration = Duration::from_millis(4);
 /// Most calls of one journey.
 const GROUP_MAX: usize = 16;
-/// Calls that wait at once; more are refused rather than kept waiting.
+/// Calls that wait; more are refused rather than kept waiting.
 const QUEUE_MAX: usize = 1024;
-/// Longest wait for a journey.
+/// Longest wait in all for a place in a journey.
 const WAIT_TIME_MAX: Duration = Duration::from_secs(3);
 /// Longest wait for the server's answer to one call. The server ends it a little earlier.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(6);
@@ -57,8 +55,8 @@ pub struct Lane {
 #[derive(Default)]
 struct Traffic {
     waiting: VecDeque<Job>,
-    /// Under way, but for the long ones.
-    journeys: usize,
+    /// A journey is under way, and not for long.
+    under_way: bool,
     /// Jobs until now: their numbers.
     jobs: u64,
 }
@@ -124,10 +122,10 @@ impl Lane {
         traffic.waiting.len() < before
     }
 
-    /// Begins a journey if one is free and somebody waits.
+    /// Begins a journey if none is under way and somebody waits.
     fn set_out(self: &Arc<Self>, traffic: &mut Traffic) {
         let Ok(runtime) = Handle::try_current() else { return };
-        if traffic.journeys >= JOURNEYS_MAX {
+        if traffic.under_way {
             return;
         }
         // The callers of the others went away.
@@ -135,19 +133,19 @@ impl Lane {
         if traffic.waiting.is_empty() {
             return;
         }
-        traffic.journeys += 1;
+        traffic.under_way = true;
         let group = traffic.waiting.drain(..traffic.waiting.len().min(GROUP_MAX)).collect();
         runtime.spawn(travel(Journey(self.clone()), group));
     }
 }
 
-/// One of the lane's journeys that count; its end begins the next.
+/// The journey that others wait for. When it is dropped the next begins.
 struct Journey(Arc<Lane>);
 
 impl Drop for Journey {
     fn drop(&mut self) {
         let mut traffic = self.0.traffic();
-        traffic.journeys -= 1;
+        traffic.under_way = false;
         self.0.set_out(&mut traffic);
     }
 }
@@ -155,7 +153,7 @@ impl Drop for Journey {
 async fn travel(journey: Journey, group: Vec<Job>) {
     let lane = journey.0.clone();
     let mut going = pin!(go(&lane, group));
-    let again = match timeout(JOURNEY_TIME, &mut going).await {
+    let again = match timeout(COMPANY_TIME_MAX, &mut going).await {
         Ok(again) => again,
         Err(_) => {
             drop(journey);
