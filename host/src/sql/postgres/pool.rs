@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 pub use deadpool_postgres::Pool;
-use deadpool_postgres::{Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime};
+use deadpool_postgres::{Manager, ManagerConfig, Object, PoolError, QueueMode, RecyclingMethod, Runtime};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Config, NoTls};
@@ -89,6 +89,8 @@ fn pool(config: Config, size: usize) -> Result<Pool> {
     };
     Pool::builder(manager)
         .max_size(size)
+        // The one used last: its server process has the statements planned and its pages at hand.
+        .queue_mode(QueueMode::Lifo)
         .wait_timeout(Some(CONNECTION_TIME_MAX))
         .create_timeout(Some(CONNECTION_TIME_MAX))
         .runtime(Runtime::Tokio1)
