@@ -26,10 +26,9 @@ use crate::sql::{Error, Outcome};
 const COMPANY_TIME_MAX: Duration = Duration::from_millis(4);
 /// Most calls of one journey.
 const GROUP_MAX: usize = 16;
-/// Calls that wait; more are refused rather than kept waiting.
+/// Calls that wait; more are refused rather than kept waiting. The last of them waits for 64 journeys, a
+/// quarter of a second.
 const QUEUE_MAX: usize = 1024;
-/// Longest wait in all for a place in a journey.
-const WAIT_TIME_MAX: Duration = Duration::from_secs(3);
 /// Longest wait for the server's answer to one call. The server ends it a little earlier.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(6);
 /// A call that waits for somebody's lock holds up its group no longer than this; alone it may.
@@ -57,12 +56,9 @@ struct Traffic {
     waiting: VecDeque<Job>,
     /// A journey is under way, and not for long.
     under_way: bool,
-    /// Jobs until now: their numbers.
-    jobs: u64,
 }
 
 struct Job {
-    number: u64,
     call: Call,
     reply: oneshot::Sender<Answer>,
 }
@@ -84,42 +80,23 @@ impl Lane {
     }
 
     pub async fn make(self: Arc<Self>, call: Call) -> Answer {
-        let (reply, mut answer) = oneshot::channel();
-        let number = self.queue(call, reply)?;
-        let answered = match timeout(WAIT_TIME_MAX, &mut answer).await {
-            Err(_) if self.leave(number) => {
-                return Err(Error::NotApplied("no free connection to the database in time".to_owned()));
-            }
-            // It is under way, which has an end of its own.
-            Err(_) => answer.await,
-            Ok(answered) => answered,
-        };
-        answered.unwrap_or_else(|_| Err(Error::OutcomeUnknown("the host stopped".to_owned())))
+        let (reply, answer) = oneshot::channel();
+        self.queue(Job { call, reply })?;
+        answer.await.unwrap_or_else(|_| Err(Error::OutcomeUnknown("the host stopped".to_owned())))
     }
 
     fn traffic(&self) -> MutexGuard<'_, Traffic> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of the job that now waits.
-    fn queue(self: &Arc<Self>, call: Call, reply: oneshot::Sender<Answer>) -> Result<u64, Error> {
+    fn queue(self: &Arc<Self>, job: Job) -> Result<(), Error> {
         let mut traffic = self.traffic();
         if traffic.waiting.len() >= QUEUE_MAX {
             return Err(Error::NotApplied("too many calls are waiting".to_owned()));
         }
-        traffic.jobs += 1;
-        let number = traffic.jobs;
-        traffic.waiting.push_back(Job { number, call, reply });
+        traffic.waiting.push_back(job);
         self.set_out(&mut traffic);
-        Ok(number)
-    }
-
-    /// True when the job still waited: it will never be made.
-    fn leave(&self, number: u64) -> bool {
-        let mut traffic = self.traffic();
-        let before = traffic.waiting.len();
-        traffic.waiting.retain(|job| job.number != number);
-        traffic.waiting.len() < before
+        Ok(())
     }
 
     /// Begins a journey if none is under way and somebody waits.

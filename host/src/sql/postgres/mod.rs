@@ -10,6 +10,7 @@ mod pool;
 pub mod provision;
 mod value;
 
+use std::mem;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -43,11 +44,11 @@ impl Postgres {
 }
 
 impl Backend for Postgres {
-    fn query(&self, statement: Statement) -> Answer<Outcome> {
+    fn query(&self, mut statement: Statement) -> Answer<Outcome> {
         let reading = self.reading.clone();
         Box::pin(async move {
             let expect = statement.expect;
-            let text = Arc::new(Text::Plain { sql: statement.sql.clone(), returns_rows: true });
+            let text = Arc::new(Text::Plain { sql: mem::take(&mut statement.sql), returns_rows: true });
             let answered = reading.make(Call { text, statements: vec![statement] }).await;
             let mut outcomes = answered.map_err(|failed| match failed {
                 // A read leaves nothing behind, whatever became of it.
