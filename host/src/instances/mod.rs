@@ -6,10 +6,12 @@
 //! everything else.
 
 mod queue;
+mod turn;
 
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use self::queue::{Queue, STALL, Seat};
+use self::turn::LongTurn;
 use crate::bindings::unary::{Unary, UnaryPre};
 use crate::guest::{Ctx, Grants};
 use crate::http::unary;
@@ -95,16 +98,9 @@ impl Instances {
         } else {
             Request::Streamed(request)
         };
-        let (sender, mut answer) = oneshot::channel();
-        let number = self.0.push(Call { request, answer: sender });
-        let answer = loop {
-            match timeout(STALL, &mut answer).await {
-                Ok(answer) => break answer,
-                Err(_) if self.0.is_waiting(number) => {}
-                Err(_) => break answer.await,
-            }
-        };
-        answer.unwrap_or_else(|_| Err(Lost::Ended.into()))
+        let (sender, answer) = oneshot::channel();
+        self.0.push(Call { request, answer: sender });
+        answer.await.unwrap_or_else(|_| Err(Lost::Ended.into()))
     }
 }
 
@@ -113,19 +109,14 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers the request's number.
-    fn push(self: &Arc<Self>, call: Call) -> u64 {
-        let (number, seat) = self.queue().push(call);
+    fn push(self: &Arc<Self>, call: Call) {
+        let (seat, unwatched) = self.queue().push(call);
         self.begin(seat);
+        if unwatched {
+            tokio::spawn(look_after(Arc::downgrade(self)));
+        }
         // The one that was at work last: the others end when they are not needed.
         self.pushed.notify_last();
-        number
-    }
-
-    fn is_waiting(self: &Arc<Self>, number: u64) -> bool {
-        let (waiting, seat) = self.queue().is_waiting(number);
-        self.begin(seat);
-        waiting
     }
 
     /// For one instance.
@@ -145,8 +136,20 @@ impl Shared {
     /// Not with the queue locked: a runtime that shuts down drops the task here.
     fn begin(self: &Arc<Self>, seat: Option<Seat>) {
         if let Some(seat) = seat {
-            tokio::spawn(run(Member { shared: self.clone(), seat }));
+            tokio::spawn(LongTurn::new(run(Member { shared: self.clone(), seat })));
         }
+    }
+}
+
+/// Sees that no request waits for long, while there are any. A timer for each request would wake the thread
+/// that waits for timers each time, since it would be the next to go off.
+async fn look_after(shared: Weak<Shared>) {
+    loop {
+        sleep(STALL).await;
+        let Some(shared) = shared.upgrade() else { return };
+        let looked = shared.queue().look();
+        let ControlFlow::Continue(seat) = looked else { return };
+        shared.begin(seat);
     }
 }
 

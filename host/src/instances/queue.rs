@@ -1,6 +1,7 @@
 //! Which instance takes which request, and when another one is worth its memory: bookkeeping only.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -9,16 +10,19 @@ use tokio::time::Instant;
 const REQUESTS_PER_INSTANCE: usize = 20_000;
 /// Requests in one instance at once; their fate is shared.
 const CONCURRENT_PER_INSTANCE: usize = 64;
-/// After this long without a request taken, those that wait get another instance.
+/// After this long without a request taken, those that wait get another instance; the queue is looked at
+/// as often.
 pub const STALL: Duration = Duration::from_millis(10);
+/// Looks without a request between them, after which nobody looks until one comes.
+const QUIET_LOOKS_MAX: u32 = 100;
 
 /// The requests of one component that no instance has taken yet.
 pub struct Queue<R> {
     waiting: VecDeque<R>,
-    /// Requests taken so far; the first waiting one has this number.
-    taken: u64,
-    /// When a request was taken, or an instance begun.
+    /// When a request was taken, an instance begun, or the first that waits came.
     moved_at: Instant,
+    /// Looks since a request came; `None` while nobody looks.
+    quiet_looks: Option<u32>,
     /// Instances that take requests, and how many of these have room, or nothing to do.
     live: usize,
     open: usize,
@@ -53,23 +57,32 @@ impl<R> Queue<R> {
     /// For instances that run on `cores`, at most `max` at once.
     pub fn new(cores: usize, max: usize) -> Self {
         let (waiting, moved_at) = (VecDeque::new(), Instant::now());
-        Self { waiting, taken: 0, moved_at, live: 0, open: 0, idle: 0, cores, max }
+        Self { waiting, moved_at, quiet_looks: None, live: 0, open: 0, idle: 0, cores, max }
     }
 
-    /// Adds a request. Answers its number, and the seat of an instance that is to begin.
-    pub fn push(&mut self, request: R) -> (u64, Option<Seat>) {
-        let number = self.taken.saturating_add(self.waiting.len() as u64);
+    /// Adds a request. Answers the seat of an instance that is to begin, and whether somebody is to `look`
+    /// from now on.
+    pub fn push(&mut self, request: R) -> (Option<Seat>, bool) {
+        if self.waiting.is_empty() {
+            self.moved_at = Instant::now();
+        }
         self.waiting.push_back(request);
         let all_work = self.waiting.len() > self.idle;
         let useful = self.open == 0 || (all_work && self.live < self.cores);
-        (number, self.begin_if(useful))
+        (self.begin_if(useful), self.quiet_looks.replace(0).is_none())
     }
 
-    /// Whether nobody has taken a request yet. When nobody takes any, another instance is to begin.
-    pub fn is_waiting(&mut self, number: u64) -> (bool, Option<Seat>) {
-        let waiting = number >= self.taken;
-        let stalled = waiting && self.moved_at.elapsed() >= STALL;
-        (waiting, self.begin_if(stalled))
+    /// To be called every `STALL`: when requests wait and nobody takes any, another instance is to begin.
+    /// Break: not any more, until `push` asks for it.
+    pub fn look(&mut self) -> ControlFlow<(), Option<Seat>> {
+        let stalled = !self.waiting.is_empty() && self.moved_at.elapsed() >= STALL;
+        let quiet = self.quiet_looks.unwrap_or_default();
+        if self.waiting.is_empty() && quiet >= QUIET_LOOKS_MAX {
+            self.quiet_looks = None;
+            return ControlFlow::Break(());
+        }
+        self.quiet_looks = Some(quiet.saturating_add(1));
+        ControlFlow::Continue(self.begin_if(stalled))
     }
 
     /// The next request that is still wanted. When this fills the last instance with room and others
@@ -77,7 +90,6 @@ impl<R> Queue<R> {
     pub fn take(&mut self, seat: &mut Seat, wanted: impl Fn(&R) -> bool) -> Option<(R, Option<Seat>)> {
         let request = loop {
             let request = self.waiting.pop_front()?;
-            self.taken = self.taken.saturating_add(1);
             if wanted(&request) {
                 break request;
             }
@@ -105,7 +117,6 @@ impl<R> Queue<R> {
         if self.live > 0 {
             return Vec::new();
         }
-        self.taken = self.taken.saturating_add(self.waiting.len() as u64);
         self.waiting.drain(..).collect()
     }
 
@@ -144,18 +155,18 @@ mod tests {
     #[test]
     fn one_after_another_are_served_by_one_instance() {
         let mut queue = Queue::new(2, 8);
-        let mut seat = queue.push(0).1.unwrap();
+        let mut seat = queue.push(0).0.unwrap();
         for request in 1..100 {
             assert!(take(&mut queue, &mut seat).1.is_none());
             queue.done(&mut seat);
-            assert!(queue.push(request).1.is_none());
+            assert!(queue.push(request).0.is_none());
         }
     }
 
     #[test]
     fn there_is_one_a_core_until_all_are_full() {
         let mut queue = Queue::new(2, 3);
-        let mut seats: Vec<Seat> = (0..300).filter_map(|request| queue.push(request).1).collect();
+        let mut seats: Vec<Seat> = (0..300).filter_map(|request| queue.push(request).0).collect();
         assert_eq!(seats.len(), 2, "both cores have work");
         for number in 0..CONCURRENT_PER_INSTANCE * 2 - 1 {
             assert!(take(&mut queue, &mut seats[number % 2]).1.is_none());
@@ -165,26 +176,46 @@ mod tests {
         for _ in 0..CONCURRENT_PER_INSTANCE {
             assert!(take(&mut queue, &mut third).1.is_none(), "three is the most");
         }
-        assert!(queue.push(300).1.is_none());
+        assert!(queue.push(300).0.is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_takes_gets_another_instance_and_not_more_than_one_a_stall() {
         let mut queue = Queue::new(1, 8);
-        let _computes = queue.push(0).1;
-        assert!(matches!(queue.is_waiting(0), (true, None)), "it may be about to begin");
+        let _computes = queue.push(0).0;
+        let begun = |queue: &mut Queue<u32>| queue.look().continue_value().flatten();
+        assert!(begun(&mut queue).is_none(), "it may be about to begin");
         tokio::time::advance(STALL).await;
-        let mut helper = queue.is_waiting(0).1.unwrap();
-        assert!(matches!(queue.is_waiting(0), (true, None)));
+        let mut helper = begun(&mut queue).unwrap();
+        assert!(begun(&mut queue).is_none());
         assert_eq!(take(&mut queue, &mut helper).0, 0);
         tokio::time::advance(STALL).await;
-        assert!(matches!(queue.is_waiting(0), (false, None)), "it is at work");
+        assert!(begun(&mut queue).is_none(), "it is at work");
+        queue.push(1);
+        assert!(begun(&mut queue).is_none(), "it came just now, whatever was before");
+    }
+
+    #[test]
+    fn nobody_looks_at_a_queue_that_is_quiet() {
+        let mut queue = Queue::new(1, 8);
+        let (seat, unwatched) = queue.push(0);
+        assert!(unwatched && !queue.push(1).1, "one is to look");
+        let looks =
+            |queue: &mut Queue<u32>, most| (0..most).take_while(|_| queue.look().is_continue()).count();
+        assert_eq!(looks(&mut queue, 500), 500, "some wait");
+        let mut seat = seat.unwrap();
+        take(&mut queue, &mut seat);
+        take(&mut queue, &mut seat);
+        assert_eq!(looks(&mut queue, 500), 0, "nobody waits, and none has come for long");
+        assert!(queue.push(2).1, "one is to look again");
+        take(&mut queue, &mut seat);
+        assert_eq!(looks(&mut queue, 500), QUIET_LOOKS_MAX as usize);
     }
 
     #[test]
     fn who_is_gone_is_passed_over_and_who_has_no_instance_is_told() {
         let mut queue = Queue::new(1, 8);
-        let mut seat = queue.push(1).1.unwrap();
+        let mut seat = queue.push(1).0.unwrap();
         queue.push(2);
         assert_eq!(queue.take(&mut seat, |request| *request != 1).unwrap().0, 2);
         queue.push(3);
@@ -192,14 +223,13 @@ mod tests {
         queue.leave(&mut seat);
         queue.leave(&mut seat);
         assert_eq!(queue.abandoned(), [3]);
-        assert!(matches!(queue.is_waiting(2), (false, None)));
-        assert!(queue.push(4).1.is_some());
+        assert!(queue.push(4).0.is_some());
     }
 
     #[test]
     fn an_instance_that_is_used_up_takes_no_more() {
         let mut queue = Queue::new(1, 8);
-        let mut seat = queue.push(0).1.unwrap();
+        let mut seat = queue.push(0).0.unwrap();
         for request in 1..REQUESTS_PER_INSTANCE {
             take(&mut queue, &mut seat);
             queue.done(&mut seat);
@@ -207,6 +237,6 @@ mod tests {
         }
         assert!(take(&mut queue, &mut seat).1.is_none());
         assert!(!seat.is_open());
-        assert!(queue.push(0).1.is_some());
+        assert!(queue.push(0).0.is_some());
     }
 }
