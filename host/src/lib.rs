@@ -18,5 +18,6 @@ pub mod secrets;
 pub mod service;
 pub mod sim;
 pub mod sql;
+mod turn;
 pub mod up;
 pub mod world;

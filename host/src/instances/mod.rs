@@ -6,7 +6,6 @@
 //! everything else.
 
 mod queue;
-mod turn;
 
 use std::future::poll_fn;
 use std::ops::ControlFlow;
@@ -27,10 +26,10 @@ use wasmtime_wasi_http::p3::bindings::{Service, ServicePre};
 use wasmtime_wasi_http::{WasiBody, WasiHttpView as _};
 
 use self::queue::{Queue, STALL, Seat};
-use self::turn::LongTurn;
 use crate::bindings::unary::{Unary, UnaryPre};
 use crate::guest::{Ctx, Grants};
 use crate::http::unary;
+use crate::turn::LongTurn;
 use crate::world::Fuel;
 
 /// Time that a request may take here; services answer within their own, shorter deadline.

@@ -1,9 +1,9 @@
 //! A task that goes on while it is woken, instead of going to the end of the runtime's queue.
 //!
-//! An instance is woken all the time while it works: by the database, by new requests, by itself. The runtime
-//! polls such a task again only after all others, and wakes another thread to take it, to a core that does
-//! not have its memory at hand. Here it is polled again at once, so that one turn serves many requests, and
-//! their writes reach the database together.
+//! An instance is woken all the time while it works: by the database, by new requests, by itself; a
+//! connection wakes itself when it reads a body. The runtime polls such a task again only after all others,
+//! and wakes another thread to take it, to a core that does not have its memory at hand. Here it is polled
+//! again at once, so that one turn serves many requests, and their writes reach the database together.
 
 use std::pin::Pin;
 use std::sync::Arc;
