@@ -44,15 +44,19 @@ impl Wake for Turn {
     }
 }
 
-/// The task; see the module.
-pub struct LongTurn<F> {
+/// As `tokio::spawn`; see the module.
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(LongTurn::new(task));
+}
+
+struct LongTurn<F> {
     task: Pin<Box<F>>,
     turn: Arc<Turn>,
     waker: Waker,
 }
 
 impl<F> LongTurn<F> {
-    pub fn new(task: F) -> Self {
+    fn new(task: F) -> Self {
         let turn = Arc::new(Turn { state: AtomicU8::new(RESTING), task: AtomicWaker::new() });
         Self { task: Box::pin(task), waker: turn.clone().into(), turn }
     }
@@ -97,11 +101,23 @@ mod tests {
         }
     }
 
-    /// Polls until it is ready or rests; answers its polls and how often it was to be polled again.
-    fn turn(task: &mut (impl Future + Unpin)) -> (bool, usize) {
+    impl Count {
+        fn get(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    /// One turn: whether the task is ready, and the count of the waker that it was given.
+    fn turn(task: &mut (impl Future + Unpin)) -> (bool, Arc<Count>) {
         let count = Arc::new(Count::default());
         let polled = Pin::new(task).poll(&mut Context::from_waker(&count.clone().into()));
-        (polled.is_ready(), count.0.load(Ordering::Relaxed))
+        (polled.is_ready(), count)
+    }
+
+    /// The same, with the count at the turn's end.
+    fn counted(task: &mut (impl Future + Unpin)) -> (bool, usize) {
+        let (ready, count) = turn(task);
+        (ready, count.get())
     }
 
     #[test]
@@ -112,7 +128,7 @@ mod tests {
             left -= 1;
             if left > 0 { Poll::Pending } else { Poll::Ready(()) }
         }));
-        assert_eq!(turn(&mut task), (true, 0));
+        assert_eq!(counted(&mut task), (true, 0));
     }
 
     #[test]
@@ -124,9 +140,9 @@ mod tests {
             Poll::<()>::Pending
         }));
         let began = Instant::now();
-        assert_eq!(turn(&mut task), (false, 1));
+        assert_eq!(counted(&mut task), (false, 1));
         assert!(began.elapsed() >= TURN_TIME_MAX);
-        assert_eq!(turn(&mut task), (false, 1), "and goes on after them");
+        assert_eq!(counted(&mut task), (false, 1), "and goes on after them");
         drop(task);
         assert!(polls > 2);
     }
@@ -135,14 +151,13 @@ mod tests {
     fn what_rests_is_woken_from_any_thread_and_by_its_last_waker() {
         let (told, tell) = futures_channel::oneshot::channel::<()>();
         let mut task = LongTurn::new(tell);
-        assert_eq!(turn(&mut task), (false, 0));
-        let count = Arc::new(Count::default());
-        let polled = Pin::new(&mut task).poll(&mut Context::from_waker(&count.clone().into()));
-        assert!(polled.is_pending());
+        assert_eq!(counted(&mut task), (false, 0));
+        let (ready, count) = turn(&mut task);
+        assert!(!ready);
         std::thread::scope(|scope| {
             scope.spawn(|| told.send(()));
         });
-        assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        assert_eq!(turn(&mut task), (true, 0));
+        assert_eq!(count.get(), 1);
+        assert_eq!(counted(&mut task), (true, 0));
     }
 }

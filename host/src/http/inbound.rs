@@ -20,7 +20,7 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::{BODY_BYTES_MAX, HEADER_BYTES_MAX, PEER_HEADER, declared_length, whole};
 use crate::service::{Refusal, Service};
-use crate::turn::LongTurn;
+use crate::turn;
 
 /// Connections of one listener at once.
 const CONNECTIONS_MAX: usize = 4096;
@@ -62,12 +62,12 @@ pub async fn serve(
         };
         let (service, builder, refusals) = (service.clone(), builder.clone(), refusals.clone());
         let watcher = graceful.watcher();
-        tokio::spawn(LongTurn::new(async move {
+        turn::spawn(async move {
             let connection = connection(&builder, stream, peer, service, refusals);
             // Err: the client broke the protocol or went away.
             let _ = watcher.watch(connection).await;
             drop(place);
-        }));
+        });
     }
     drop(listener);
     if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {

@@ -29,7 +29,7 @@ use self::queue::{Queue, STALL, Seat};
 use crate::bindings::unary::{Unary, UnaryPre};
 use crate::guest::{Ctx, Grants};
 use crate::http::unary;
-use crate::turn::LongTurn;
+use crate::turn;
 use crate::world::Fuel;
 
 /// Time that a request may take here; services answer within their own, shorter deadline.
@@ -135,7 +135,7 @@ impl Shared {
     /// Not with the queue locked: a runtime that shuts down drops the task here.
     fn begin(self: &Arc<Self>, seat: Option<Seat>) {
         if let Some(seat) = seat {
-            tokio::spawn(LongTurn::new(run(Member { shared: self.clone(), seat })));
+            turn::spawn(run(Member { shared: self.clone(), seat }));
         }
     }
 }
