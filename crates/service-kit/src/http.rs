@@ -6,6 +6,7 @@ pub use crate::host::{send, serve};
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -348,7 +349,8 @@ pub fn field_list(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
 pub(crate) fn header_map(fields: Vec<(String, Vec<u8>)>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(fields.len());
     for (name, value) in fields {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_bytes(&value)) {
+        let value = HeaderValue::from_maybe_shared(Bytes::from(value));
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value) {
             headers.append(name, value);
         }
     }

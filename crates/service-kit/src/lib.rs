@@ -13,6 +13,8 @@ pub mod grpc;
 pub mod health;
 pub mod http;
 pub mod instance;
+#[cfg(any(test, target_family = "wasm"))]
+mod memory;
 pub mod problem;
 pub mod rpc;
 pub mod settings;
