@@ -15,12 +15,14 @@ use crate::phase::{Phase, millis};
 use crate::plot::{Line, plot};
 
 /// Where it stops to measure.
-const STOPS: [u64; 4] = [1_000, 10_000, 100_000, 1_000_000];
+const STOPS: [u64; 5] = [1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 /// Of one measurement.
 const MEASURE: Duration = Duration::from_secs(4);
 const FILLERS: u32 = 64;
-/// Filled in parts, so that it stops near a stop.
-const FILL_PART: Duration = Duration::from_secs(2);
+/// Filled in parts, each under a token of its own: one is good for an hour.
+const FILL_PART: Duration = Duration::from_secs(20);
+/// Orders per second that a part is cut for, so that it ends near a stop.
+const FILL_RATE: f64 = 1500.0;
 
 /// Medians of one client, in milliseconds.
 struct Stop {
@@ -40,14 +42,12 @@ pub async fn run(folder: &Path, most: u64) -> Result<Growth> {
     let data = folder.join("growth");
     fs::create_dir(&data)?;
     let mut host = Host::start_in(&data, &[]);
-    let token = host.client().admin().await.token;
     let (mut orders, mut part, mut stops) = (0, 0, Vec::new());
     for stop in STOPS.into_iter().filter(|stop| *stop <= most) {
-        let client = host.client().with_token(&token);
-        let target = [Target::orders(&client)?];
         while orders < stop {
             part += 1;
-            let left = Duration::from_secs_f64((stop - orders) as f64 / 1500.0);
+            let left = Duration::from_secs_f64((stop - orders) as f64 / FILL_RATE);
+            let target = [Target::orders(&host.client().admin().await)?];
             let filled = closed(&target, FILLERS, &format!("fill-{part}"), FILL_PART.min(left)).await?;
             orders += filled.latencies.len() as u64;
         }
@@ -55,7 +55,7 @@ pub async fn run(folder: &Path, most: u64) -> Result<Growth> {
         let started = Instant::now();
         host = Host::start_in(&data, &[]);
         let restart = millis(started.elapsed());
-        let client = host.client().with_token(&token);
+        let client = host.client().admin().await;
         let fsync = millis(fsyncs(folder, Duration::from_millis(500))?.at(0.5));
         let created = closed(&[Target::orders(&client)?], 1, &format!("create-{stop}"), MEASURE).await?;
         orders += created.latencies.len() as u64;
