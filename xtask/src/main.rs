@@ -23,6 +23,9 @@ const TEST_TOOLS: [(&str, &str); 3] =
     [("strace", "strace"), ("valgrind", "valgrind"), ("docker-registry", "docker-registry")];
 const BENCH_TOOLS: [(&str, &str); 1] = [("perf", "linux-perf")];
 
+/// What tests run beside the host.
+const TEST_PROGRAMS: [&str; 6] = ["--bin", "settle-publish", "--bin", "conformance", "--bin", "native-saga"];
+
 /// What every full run simulates: profiles and seeds.
 const SIMULATED: [(&str, &str); 5] =
     [("storm", "0..60"), ("crash", "0..15"), ("partition", "0..10"), ("power", "0..20"), ("clock", "0..10")];
@@ -44,11 +47,14 @@ const HELP: &str = "cargo xtask COMMAND
   mutants [NAME]    break one rule of the saga after the other: the simulator must notice each
   publish PREFIX [TAG]
                     push the components to an OCI registry, e.g. registry.example/settle
-  bench [--quick] [--million]
-                    what an order costs, beside Restate, PostgreSQL by hand and the native cores: bench/REPORT.md
-  bench orders|postgres|hosts|hello|overload|growth [ROUNDS] [SECONDS]
+  bench [--quick] [--million | --ten-million]
+                    what an order costs, beside Restate, PostgreSQL by hand and the native cores, and how it
+                    grows: bench/REPORT.md
+  bench orders|postgres|hosts|hello|overload [ROUNDS] [SECONDS]
                     one thing: the host itself, one and two hosts beside pgbench, every host, the
-                    least answer beside other hosts, ten times what a host can, a database that grows
+                    least answer beside other hosts, ten times what a host can
+  bench growth [ORDERS]
+                    create, read, list and restart while a database grows to so many
   bench against ROOT [ROUNDS] [SECONDS] [--postgres]
                     this build beside the one of the checkout at ROOT, in which `dist` has run
   load [smoke|load|stress|spike|grpc|all] [--short] [--both] [--described] [--memory]
@@ -151,13 +157,17 @@ fn root() -> Result<PathBuf> {
 fn test(name: Option<&str>) -> Result<()> {
     tidy::run()?;
     cargo(&["fmt", "--all", "--check"])?;
-    build::all()?;
+    let guests = || {
+        build::guests()?;
+        if name.is_none() { build::lattice() } else { Ok(()) }
+    };
+    build::side_by_side(guests, || {
+        build::host()?;
+        cargo(&[&["build", "--release"], TEST_PROGRAMS.as_slice(), &build::natives()].concat())?;
+        cargo(&[&["test", "--release", "--no-run"], build::natives().as_slice()].concat())
+    })?;
     install_tools(&TEST_TOOLS)?;
     install_python("api-tools", &["schemathesis", "buf"], &API_TOOLS)?;
-    let mut tools = vec!["build", "--release", "--bin", "settle-publish", "--bin", "conformance"];
-    tools.extend(["--bin", "native-saga"]);
-    tools.extend(build::natives());
-    cargo(&tools)?;
     let mut args = vec!["test", "--release", "--no-fail-fast"];
     args.extend(build::natives());
     args.extend(name);
@@ -251,20 +261,25 @@ fn install_tools(tools: &[(&str, &'static str)]) -> Result<()> {
 }
 
 fn lint() -> Result<()> {
-    cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    build::side_by_side(lint_guests, || {
+        cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])
+    })
+}
+
+fn lint_guests() -> Result<()> {
     let toolchain = build::guest_toolchain()?;
-    let mut clippy = build::guest_cargo(&toolchain);
-    clippy.args(["clippy", "--profile", build::GUEST_PROFILE, "--target", build::GUEST_TARGET]);
-    for guest in build::GUESTS {
-        clippy.args(["-p", guest]);
-    }
-    check(clippy.args(["--", "-D", "warnings"]))?;
-    let mut clippy = build::guest_cargo(&toolchain);
-    clippy.args(["clippy", "--profile", build::LATTICE_PROFILE, "--target", build::GUEST_TARGET]);
+    let clippy = || {
+        let mut clippy = build::guest_cargo(&toolchain);
+        clippy.args(["clippy", "--profile", build::GUEST_PROFILE, "--target", build::GUEST_TARGET]);
+        clippy
+    };
+    let guests = build::GUESTS.iter().flat_map(|guest| ["-p", guest]);
+    check(clippy().args(guests).args(["--", "-D", "warnings"]))?;
+    // One by one: in a common call their features would be each other's.
     for service in build::LATTICE {
-        clippy.args(["-p", service, "--features", &format!("{service}/p2")]);
+        check(clippy().args(["-p", service, "--features", "p2", "--", "-D", "warnings"]))?;
     }
-    check(clippy.args(["--", "-D", "warnings"]))
+    Ok(())
 }
 
 fn deny() -> Result<()> {
