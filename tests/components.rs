@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use settle_host::engine::{self, Source};
+use settle_host::engine::{self, Compiler, Source};
 use settle_host::guest::{Ctx, Grants};
 use settle_host::http::outbound::{Connections, Outbound};
 use settle_host::limits::Limits;
@@ -108,7 +108,7 @@ impl Bench {
 
     fn load(&self, name: &str) -> Component {
         let source = Source { name: name.to_owned(), path: component(name), plugs: Vec::new() };
-        engine::load(&self.engine, &source, &cache()).unwrap().component
+        engine::load(&self.engine, &source, &cache(), Compiler::Here).unwrap().component
     }
 
     async fn instance(&self, name: &str, settings: &[(&str, &str)]) -> (Store<Ctx>, Instance) {

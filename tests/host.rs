@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use rusqlite::Connection;
 use settle_tests::acquirer_ledger::{orders, violations};
 use settle_tests::client::{Client, one_item, one_item_by, refused_at_once};
-use settle_tests::host::{Host, binary, command, manifest_with, probe_manifest, root};
+use settle_tests::host::{Host, binary, command, component, manifest_with, probe_manifest, root};
 
 /// Starts a host that must fail, and answers what it says.
 fn failure(command: &mut Command) -> String {
@@ -35,6 +35,14 @@ fn mistakes_at_start_are_told_clearly() {
             &["`order`", "missing", "cargo xtask build"],
         ),
         (
+            with_manifest(&|text| {
+                let junk = folder.path().join("junk.wasm");
+                std::fs::write(&junk, "junk").unwrap();
+                text.replace(&component("order").display().to_string(), &junk.display().to_string())
+            }),
+            &["`order`", "does not compile"],
+        ),
+        (
             with_manifest(&|text| text.replace("plugs = [", "plugs = [] # [")),
             &["`payment`", "settle:acquirer/acquirer"],
         ),
@@ -48,6 +56,19 @@ fn mistakes_at_start_are_told_clearly() {
             assert!(said.contains(part), "`{part}` is not in: {said}");
         }
     }
+}
+
+/// What compiles takes some 200 MB, and an allocator would keep a good part of it.
+#[test]
+fn a_first_start_compiles_outside_of_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Command::new(binary());
+    up.current_dir(root()).args(["up", "--ports", "0", "--data"]).arg(folder.path());
+    let host = Host::spawn(folder.path(), up.arg("--cache").arg(folder.path().join("cache")));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let megabytes = most.trim().trim_end_matches(" kB").parse::<u32>().unwrap() / 1024;
+    assert!(megabytes < 90, "{megabytes} MB at most");
 }
 
 #[test]

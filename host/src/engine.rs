@@ -1,10 +1,12 @@
 //! From a `.wasm` file to a component that can be instantiated: compilation and its cache.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
@@ -80,20 +82,47 @@ pub struct Loaded {
     pub sha256: String,
 }
 
+/// Where a component is compiled that the cache does not have.
+#[derive(Clone, Copy, Debug)]
+pub enum Compiler {
+    /// In this process, which keeps some of the memory that it takes.
+    Here,
+    /// In a process of its own, for `settle` alone: `settle compile`.
+    Apart,
+}
+
 /// Loads a component; compiles it only when the cache has no artifact of these very bytes.
-pub fn load(engine: &Engine, source: &Source, cache: &Path) -> Result<Loaded> {
+pub fn load(engine: &Engine, source: &Source, cache: &Path, compiler: Compiler) -> Result<Loaded> {
     let bytes = read(&source.name, &source.path)?;
     let plugs = source.plugs.iter().map(|path| read(&source.name, path)).collect::<Result<Vec<_>>>()?;
     let artifact = cache.join(artifact_name(engine, &bytes, &plugs));
-    if !artifact.exists() {
-        let composed = compose(&source.name, &bytes, &plugs)?;
-        let compiled = engine
-            .precompile_component(&composed)
-            .map_err(|error| anyhow!("component `{}` does not compile: {error:#}", source.name))?;
-        store(&artifact, &compiled)?;
+    match compiler {
+        _ if artifact.exists() => {}
+        Compiler::Here => {
+            let composed = compose(&source.name, &bytes, &plugs)?;
+            let compiled = engine
+                .precompile_component(&composed)
+                .map_err(|error| anyhow!("component `{}` does not compile: {error:#}", source.name))?;
+            store(&artifact, &compiled)?;
+        }
+        Compiler::Apart => compile_apart(source, cache)?,
     }
     let component = deserialize(engine, &artifact)?;
     Ok(Loaded { component, sha256: hex(&Sha256::digest(&bytes)) })
+}
+
+fn compile_apart(source: &Source, cache: &Path) -> Result<()> {
+    let mut compile = Command::new(env::current_exe()?);
+    compile.args(["compile", "--name", &source.name, "--cache"]).arg(cache).arg(&source.path);
+    compile.args(source.plugs.iter().flat_map(|plug| [OsStr::new("--plug"), plug.as_os_str()]));
+    let ended = compile.output().context("starting the compiler")?;
+    if ended.status.success() {
+        return Ok(());
+    }
+    match String::from_utf8_lossy(&ended.stderr).trim().trim_start_matches("settle: ") {
+        "" => bail!("the compiler of component `{}` ended with {}", source.name, ended.status),
+        said => bail!("{said}"),
+    }
 }
 
 fn read(name: &str, path: &Path) -> Result<Vec<u8>> {

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use settle_host::compose::compose;
+use settle_host::engine::{self, Compiler, Source};
 use settle_host::{doctor, secrets, up};
 
 /// An order allocates some thousand times; SQLite's go here as well.
@@ -37,6 +38,17 @@ enum Command {
         plugs: Vec<PathBuf>,
         #[arg(long)]
         out: PathBuf,
+    },
+    /// What `up` starts for a component that is not in the cache.
+    #[command(hide = true)]
+    Compile {
+        component: PathBuf,
+        #[arg(long)]
+        name: String,
+        #[arg(long = "plug")]
+        plugs: Vec<PathBuf>,
+        #[arg(long)]
+        cache: PathBuf,
     },
     /// `settle NAME` is the program `settle-NAME` beside this one, e.g. `settle sim`.
     #[command(external_subcommand)]
@@ -149,6 +161,10 @@ fn start(command: Command) -> Result<ExitCode> {
             let plugs = plugs.iter().map(read).collect::<Result<Vec<_>>>()?;
             let composed = compose(&socket.display().to_string(), &read(&socket)?, &plugs)?;
             std::fs::write(&out, composed).with_context(|| out.display().to_string())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Compile { component: path, name, plugs, cache } => {
+            engine::load(&engine::engine()?, &Source { name, path, plugs }, &cache, Compiler::Here)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Beside(words) => beside(&words),

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use wasmtime::Engine;
 use wasmtime::component::{Component as WasmComponent, Linker};
 
-use crate::engine::{self, Source};
+use crate::engine::{self, Compiler, Source};
 use crate::guest::{Ctx, Grants};
 use crate::http::outbound::{Connections, Local, Network, Outbound};
 use crate::http::{PEER_HEADER, inbound, whole};
@@ -141,7 +141,7 @@ pub async fn load(manifest: &Manifest, options: &Options) -> Result<Application>
     let linker = engine::linker(&engine)?;
     let network = Connections::new();
     let (mut services, mut digests, mut recovering) = (HashMap::new(), BTreeMap::new(), Vec::new());
-    for (name, component, loaded) in load_components(manifest, &engine, &options.cache)? {
+    for (name, component, loaded) in load_components(manifest, &engine, &options.cache, Compiler::Apart)? {
         digests.insert(name.clone(), loaded.sha256);
         let open = |name: &str| databases.open(name);
         let grants = grants(manifest, component, &values, &open, network.clone(), Arc::new(Real))
@@ -165,6 +165,7 @@ pub fn load_components<'a>(
     manifest: &'a Manifest,
     engine: &Engine,
     cache: &Path,
+    compiler: Compiler,
 ) -> Result<Vec<(String, &'a Component, engine::Loaded)>> {
     std::thread::scope(|scope| {
         let loading: Vec<_> = manifest
@@ -172,7 +173,7 @@ pub fn load_components<'a>(
             .iter()
             .map(|(name, component)| {
                 let source = source_of(manifest, name, component);
-                (name, component, scope.spawn(move || engine::load(engine, &source, cache)))
+                (name, component, scope.spawn(move || engine::load(engine, &source, cache, compiler)))
             })
             .collect();
         let loaded = loading.into_iter().map(|(name, component, thread)| {

@@ -16,15 +16,16 @@ use wasmtime_wasi_http::{Error, WasiBody};
 use super::network::SimNetwork;
 use super::storage::{Disk, SimDatabase};
 use super::{Call, Fault, Sim, SimWorld, UnderWay, lock};
+use crate::engine::{self, Compiler};
 use crate::guest::Ctx;
 use crate::http::outbound::Local as _;
 use crate::manifest::Manifest;
+use crate::recovery;
 use crate::service::Services;
 use crate::sql::Backend;
 use crate::sql::postgres::provision::provision;
 use crate::up::{grants, link, load_components};
 use crate::world::{Fuel, World};
-use crate::{engine, recovery};
 
 /// Longest time that a machine is down or cut off.
 const AWAY_MILLIS_MAX: u64 = 20_000;
@@ -54,7 +55,7 @@ impl Application {
     fn load_on(engine: &Engine, counts_fuel: bool, manifest: &Path, cache: &Path) -> Result<Self> {
         let manifest = Manifest::read(manifest)?;
         let linker = engine::linker(engine)?;
-        let loaded = load_components(&manifest, engine, cache)?;
+        let loaded = load_components(&manifest, engine, cache, Compiler::Here)?;
         let components = loaded.into_iter().map(|(name, _, loaded)| (name, loaded.component)).collect();
         Ok(Self { manifest, linker, components, counts_fuel })
     }
