@@ -70,11 +70,13 @@ async fn everything(folder: &Path, quick: bool, grow_to: Option<u64>) -> Result<
     let saga = saga::run(folder, rounds, Duration::from_secs(phase_seconds), clients).await?;
     let hello = hello::run(folder, rounds).await?;
     let start = start::run(folder, 7).await?;
-    let growth = Err("not measured".to_owned());
+    let grow_to = grow_to.or((!quick).then_some(100_000));
+    let reason = if grow_to.is_some() { "growth did not end" } else { "too long for a quick run" };
+    let growth = Err(reason.to_owned());
     let mut measured = report::Measured { saga, hello, start, growth, rounds, phase_seconds };
     // Before growth, which may take hours.
     report::write(&measured)?;
-    if let Some(orders) = grow_to.or((!quick).then_some(100_000)) {
+    if let Some(orders) = grow_to {
         measured.growth = Ok(growth::run(folder, orders).await?);
         report::write(&measured)?;
     }
