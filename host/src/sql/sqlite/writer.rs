@@ -11,6 +11,7 @@
 //! nobody can say what is on disk: every member gets `outcome-unknown`, and the database is opened
 //! anew. A failed fsync is never tried again (the kernel may have dropped the pages).
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::slice;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -37,6 +38,9 @@ const FAST_SYNC: Duration = Duration::from_millis(1);
 const CROWDED_GROUPS: u32 = 32;
 /// The log is copied into the database when it is longer than this.
 const WAL_PAGES_MAX: u64 = 4_000;
+/// What relaxed calls may leave in the log for the disk. More is written at once, while others are made: left
+/// to the next checkpoint, megabytes would go to the disk together, and every sync would wait for them.
+const UNSYNCED_PAGES_MAX: u64 = 256;
 /// Wait before a database that could not be opened again is tried once more.
 const REOPEN_WAIT: Duration = Duration::from_millis(100);
 
@@ -143,8 +147,9 @@ impl Shared {
             return Err(job);
         }
         let Ok(mut committer) = self.committer.try_lock() else { return Err(job) };
-        let fit =
-            |current: &&mut Committer| !current.has_long_log() && (!sync || current.last_sync < FAST_SYNC);
+        let fit = |current: &&mut Committer| {
+            current.upkeep() == Upkeep::None && (!sync || current.last_sync < FAST_SYNC)
+        };
         let Some(current) = committer.as_mut().filter(fit) else { return Err(job) };
         if current.set_sync(sync).is_err() {
             *committer = None;
@@ -182,6 +187,16 @@ impl Drop for Writer {
 /// A COMMIT that failed: the connection cannot be trusted any more.
 struct CommitFailed;
 
+/// What the log needs once the callers have their answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upkeep {
+    None,
+    /// Its pages go to the disk.
+    Sync,
+    /// They are copied into the database.
+    Checkpoint,
+}
+
 fn serve(path: &Path, shared: &Shared, jobs: &Receiver<Job>) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
@@ -197,33 +212,53 @@ fn serve(path: &Path, shared: &Shared, jobs: &Receiver<Job>) {
                 shared.note_group(calls.len());
             }
             let (count, mut answers) = (calls.len(), Vec::with_capacity(calls.len()));
-            let log_is_long = commit(path, shared, calls, sync, &mut answers);
+            let upkeep = commit(path, shared, calls, sync, &mut answers);
             // First idle, then heard: a caller's next call can be made at once.
             shared.waiting.fetch_sub(count, Ordering::Relaxed);
             for (reply, done) in answers {
                 // Err: the caller went away.
                 let _ = reply.send(done);
             }
-            if log_is_long && let Some(current) = shared.lock().as_ref() {
-                current.checkpoint();
+            match upkeep {
+                Upkeep::None => {}
+                Upkeep::Sync => sync_log(path, shared),
+                Upkeep::Checkpoint => {
+                    if let Some(current) = shared.lock().as_mut() {
+                        current.checkpoint();
+                    }
+                }
             }
         }
     }
 }
 
-/// Tells whether the log wants a checkpoint now.
-fn commit(path: &Path, shared: &Shared, calls: Vec<Job>, sync: bool, answers: &mut Answers) -> bool {
+fn commit(path: &Path, shared: &Shared, calls: Vec<Job>, sync: bool, answers: &mut Answers) -> Upkeep {
     let mut writer = shared.lock();
     let Some(current) = usable(path, &mut writer) else {
         refuse(calls, answers);
-        return false;
+        return Upkeep::None;
     };
     if current.commit_group(calls, sync, answers).is_err() {
         // Close before anything else: the next call opens the database anew.
         *writer = None;
-        return false;
+        return Upkeep::None;
     }
-    current.has_long_log()
+    let upkeep = current.upkeep();
+    if upkeep == Upkeep::Sync {
+        // Begun now: calls are made at once meanwhile, and count anew.
+        current.note_sync();
+    }
+    upkeep
+}
+
+/// Not with the connection locked, so that relaxed calls go on.
+fn sync_log(path: &Path, shared: &Shared) {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if let Err(error) = File::open(log).and_then(|log| log.sync_data()) {
+        eprintln!("settle: {}: the log cannot be synced: {error}", path.display());
+        *shared.lock() = None;
+    }
 }
 
 /// The writer, opened anew when the last one was given up.
@@ -253,6 +288,8 @@ struct Committer {
     careful: u32,
     /// How long the last COMMIT took that waited for the disk.
     last_sync: Duration,
+    /// Pages that the log had when it was synced last.
+    synced_pages: u64,
 }
 
 type Done = Result<Vec<Outcome>, Error>;
@@ -261,7 +298,7 @@ type Answers = Vec<(Reply, Done)>;
 
 impl Committer {
     fn new(connection: Guarded) -> Self {
-        Self { connection, synced: true, careful: 0, last_sync: Duration::ZERO }
+        Self { connection, synced: true, careful: 0, last_sync: Duration::ZERO, synced_pages: 0 }
     }
 
     /// Commits calls together, with an answer for each; one that fails is answered alone.
@@ -351,6 +388,7 @@ impl Committer {
         let committed = self.connection.control(Control::Commit);
         if self.synced {
             self.last_sync = began.elapsed();
+            self.note_sync();
         }
         match committed {
             Ok(()) => Together::Committed(done),
@@ -395,14 +433,35 @@ impl Committer {
         Ok(())
     }
 
-    fn has_long_log(&self) -> bool {
-        self.connection.wal_pages.load(Ordering::Relaxed) > WAL_PAGES_MAX
+    fn upkeep(&self) -> Upkeep {
+        if self.pages() > WAL_PAGES_MAX {
+            Upkeep::Checkpoint
+        } else if self.unsynced_pages() > UNSYNCED_PAGES_MAX {
+            Upkeep::Sync
+        } else {
+            Upkeep::None
+        }
+    }
+
+    /// In the log, after the last commit.
+    fn pages(&self) -> u64 {
+        self.connection.wal_pages.load(Ordering::Relaxed)
+    }
+
+    fn unsynced_pages(&self) -> u64 {
+        // Fewer than at the last sync: the log has begun anew.
+        self.pages().checked_sub(self.synced_pages).unwrap_or(self.pages())
+    }
+
+    fn note_sync(&mut self) {
+        self.synced_pages = self.pages();
     }
 
     /// Copies the log into the database. Errors: the log grows until the next try.
-    fn checkpoint(&self) {
+    fn checkpoint(&mut self) {
         let checkpoint = "PRAGMA wal_checkpoint(RESTART)";
         let _ = self.connection.connection.query_row(checkpoint, [], |_| Ok(()));
+        self.note_sync();
     }
 }
 
@@ -427,4 +486,38 @@ enum Together {
 
 fn refuse_with(calls: Vec<Job>, error: &Error, answers: &mut Answers) {
     answers.extend(calls.into_iter().map(|call| (call.reply, Err(error.clone()))));
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::sql::Value;
+
+    fn call(writer: &Writer, sql: &str, params: Vec<Value>, durability: Durability) {
+        let statement = Statement { sql: sql.to_owned(), params, expect: None };
+        writer.send(vec![statement], durability).unwrap().blocking_recv().unwrap().unwrap();
+    }
+
+    #[test]
+    fn relaxed_calls_leave_little_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let writer = Writer::start(folder.path().join("test.db")).unwrap();
+        let log = || {
+            let committer = writer.shared.lock();
+            let committer = committer.as_ref().unwrap();
+            (committer.pages(), committer.unsynced_pages())
+        };
+        call(&writer, "CREATE TABLE test (bytes BLOB)", vec![], Durability::Durable);
+        assert_eq!(log().1, 0);
+        let (insert, bytes) = ("INSERT INTO test VALUES ($1)", vec![Value::Bytes(vec![7; 4_000])]);
+        while log().0 < UNSYNCED_PAGES_MAX * 4 {
+            call(&writer, insert, bytes.clone(), Durability::Relaxed);
+            let unsynced = log().1;
+            assert!(unsynced <= UNSYNCED_PAGES_MAX + 4, "{unsynced} pages are not on the disk");
+        }
+        call(&writer, insert, bytes, Durability::Durable);
+        assert_eq!(log().1, 0);
+    }
 }
