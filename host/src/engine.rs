@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs};
+use std::{env, fs, iter};
 
 use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
@@ -93,22 +93,22 @@ pub enum Compiler {
 
 /// Loads a component; compiles it only when the cache has no artifact of these very bytes.
 pub fn load(engine: &Engine, source: &Source, cache: &Path, compiler: Compiler) -> Result<Loaded> {
-    let bytes = read(&source.name, &source.path)?;
-    let plugs = source.plugs.iter().map(|path| read(&source.name, path)).collect::<Result<Vec<_>>>()?;
-    let artifact = cache.join(artifact_name(engine, &bytes, &plugs));
-    match compiler {
-        _ if artifact.exists() => {}
-        Compiler::Here => {
-            let composed = compose(&source.name, &bytes, &plugs)?;
-            let compiled = engine
-                .precompile_component(&composed)
-                .map_err(|error| anyhow!("component `{}` does not compile: {error:#}", source.name))?;
-            store(&artifact, &compiled)?;
+    let bytes = source.read()?;
+    let artifact = cache.join(bytes.artifact_name(engine));
+    if !artifact.exists() {
+        match compiler {
+            Compiler::Here => bytes.compile(engine, &source.name, &artifact)?,
+            Compiler::Apart => compile_apart(source, cache)?,
         }
-        Compiler::Apart => compile_apart(source, cache)?,
     }
     let component = deserialize(engine, &artifact)?;
-    Ok(Loaded { component, sha256: hex(&Sha256::digest(&bytes)) })
+    Ok(Loaded { component, sha256: hex(&Sha256::digest(&bytes.own)) })
+}
+
+/// Compiles a component for the cache, whether it is there or not.
+pub fn compile(engine: &Engine, source: &Source, cache: &Path) -> Result<()> {
+    let bytes = source.read()?;
+    bytes.compile(engine, &source.name, &cache.join(bytes.artifact_name(engine)))
 }
 
 fn compile_apart(source: &Source, cache: &Path) -> Result<()> {
@@ -125,22 +125,44 @@ fn compile_apart(source: &Source, cache: &Path) -> Result<()> {
     }
 }
 
-fn read(name: &str, path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).with_context(|| {
-        format!("component `{name}`: {} is missing; build it with `cargo xtask build`", path.display())
-    })
+/// What a component is made of.
+struct Bytes {
+    own: Vec<u8>,
+    plugs: Vec<Vec<u8>>,
 }
 
-/// The artifact's name says all that it depends on: bytes, compiler, settings, CPU.
-fn artifact_name(engine: &Engine, bytes: &[u8], plugs: &[Vec<u8>]) -> String {
-    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-    let mut compiler = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut compiler);
-    let mut digest = Sha256::new();
-    for part in std::iter::once(bytes).chain(plugs.iter().map(Vec::as_slice)) {
-        digest.update(Sha256::digest(part));
+impl Source {
+    fn read(&self) -> Result<Bytes> {
+        let read = |path: &PathBuf| {
+            fs::read(path).with_context(|| {
+                let (name, path) = (&self.name, path.display());
+                format!("component `{name}`: {path} is missing; build it with `cargo xtask build`")
+            })
+        };
+        Ok(Bytes { own: read(&self.path)?, plugs: self.plugs.iter().map(read).collect::<Result<_>>()? })
     }
-    format!("{}-{:016x}.cwasm", hex(&digest.finalize()), compiler.finish())
+}
+
+impl Bytes {
+    /// Says all that an artifact depends on: bytes, compiler, settings, CPU.
+    fn artifact_name(&self, engine: &Engine) -> String {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut compiler = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut compiler);
+        let mut digest = Sha256::new();
+        for part in iter::once(&self.own).chain(&self.plugs) {
+            digest.update(Sha256::digest(part));
+        }
+        format!("{}-{:016x}.cwasm", hex(&digest.finalize()), compiler.finish())
+    }
+
+    fn compile(&self, engine: &Engine, name: &str, artifact: &Path) -> Result<()> {
+        let composed = compose(name, &self.own, &self.plugs)?;
+        let compiled = engine
+            .precompile_component(&composed)
+            .map_err(|error| anyhow!("component `{name}` does not compile: {error:#}"))?;
+        store(artifact, &compiled)
+    }
 }
 
 /// Bytes as hexadecimal digits.

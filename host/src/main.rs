@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use settle_host::compose::compose;
-use settle_host::engine::{self, Compiler, Source};
+use settle_host::engine::{self, Source};
 use settle_host::{doctor, secrets, up};
 
 /// An order allocates some thousand times; SQLite's go here as well.
@@ -164,7 +164,7 @@ fn start(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Compile { component: path, name, plugs, cache } => {
-            engine::load(&engine::engine()?, &Source { name, path, plugs }, &cache, Compiler::Here)?;
+            engine::compile(&engine::engine()?, &Source { name, path, plugs }, &cache)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Beside(words) => beside(&words),
