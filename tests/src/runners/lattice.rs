@@ -3,15 +3,15 @@
 //! Its host, wadm and PostgreSQL provider are in no package registry: `SETTLE_LATTICE_TOOLS` names a
 //! folder with `wasmcloud`, `wadm` and `sqldb-postgres.par.gz`.
 
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::nats::Nats;
-use super::{SECRETS, free_port, kill_group, own_group, roles};
+use super::processes::Processes;
+use super::{SECRETS, free_port, roles};
 use crate::host::{root, target};
 use crate::postgres::{self, Server};
 
@@ -22,10 +22,7 @@ const SERVICES: [&str; 3] = ["identity", "order", "payment"];
 /// Processes and what is needed to start the host again.
 pub struct Lattice {
     tools: PathBuf,
-    folder: PathBuf,
-    /// NATS and wadm live longer than the host.
-    beside: Vec<Child>,
-    host: Option<Child>,
+    processes: Processes,
     nats: u16,
     /// Of identity, order and payment.
     pub ports: [u16; 3],
@@ -49,9 +46,7 @@ impl Lattice {
         let variables = roles(&server).await;
         let mut lattice = Self {
             tools,
-            folder: folder.to_owned(),
-            beside: Vec::new(),
-            host: None,
+            processes: Processes::new(folder, "wadm.log"),
             nats: free_port(),
             ports: [free_port(), free_port(), free_port()],
             _server: server,
@@ -66,31 +61,14 @@ impl Lattice {
         Ok(lattice)
     }
 
-    fn spawn(&self, command: &mut Command, log: &str) -> Child {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.join(log)).unwrap();
-        command.env("PYTHONPATH", target().join("wasmcloud-tools"));
-        command.env("HOME", &self.folder).current_dir(&self.folder);
-        command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
-        own_group(command);
-        command.spawn().unwrap()
-    }
-
     fn start_beside(&mut self) {
         let mut nats = Command::new(target().join("wasmcloud-tools/bin/nats-server"));
         nats.args(["-a", "127.0.0.1", "-p", &self.nats.to_string(), "-js", "-sd"]);
-        self.beside.push(self.spawn(nats.arg(self.folder.join("jetstream")), "nats.log"));
-        self.wait_for(self.nats);
+        self.processes.start_beside(nats.arg(self.processes.folder.join("jetstream")), "nats.log");
+        self.processes.wait_for(self.nats, START_TIME_MAX);
         let mut wadm = Command::new(self.tools.join("wadm"));
         wadm.args(["--cleanup-interval", "35", "--nats-server", &format!("127.0.0.1:{}", self.nats)]);
-        self.beside.push(self.spawn(&mut wadm, "wadm.log"));
-    }
-
-    fn wait_for(&self, port: u16) {
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < START_TIME_MAX, "port {port} stays closed:\n{}", self.logs());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.processes.start_beside(&mut wadm, "wadm.log");
     }
 
     pub fn start_host(&mut self) {
@@ -100,7 +78,7 @@ impl Lattice {
         // The same host every time: wadm sees it come back.
         host.arg("SNAAMPU2SL5C3TJ7TNIBMSQUI6VRKXUNVLS5HCHKMK6DVGHXLNVMA7ISYU");
         host.env("WASMCLOUD_EXPERIMENTAL_FEATURES", "builtin-http-server,builtin-http-client");
-        self.host = Some(self.spawn(&mut host, "host.log"));
+        self.processes.start_host(&mut host);
     }
 
     /// What an operator puts with `wash config put`.
@@ -152,7 +130,7 @@ impl Lattice {
             if !answer.is_null() {
                 break answer;
             }
-            assert!(started.elapsed() < START_TIME_MAX, "wadm does not answer:\n{}", self.logs());
+            assert!(started.elapsed() < START_TIME_MAX, "wadm does not answer:\n{}", self.processes.logs());
             std::thread::sleep(Duration::from_millis(100));
         };
         assert_ne!(put["result"], "error", "{put}");
@@ -165,37 +143,18 @@ impl Lattice {
         let started = Instant::now();
         for (service, port) in SERVICES.iter().zip(self.ports) {
             while !super::answers(port, &format!("/{service}/health/ready")) {
-                assert!(started.elapsed() < START_TIME_MAX, "{service} is not ready:\n{}", self.logs());
+                assert!(
+                    started.elapsed() < START_TIME_MAX,
+                    "{service} is not ready:\n{}",
+                    self.processes.logs()
+                );
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
     }
 
     pub fn kill_host(&mut self) {
-        if let Some(mut host) = self.host.take() {
-            kill_group(&host);
-            let _ = host.wait();
-        }
-    }
-
-    fn logs(&self) -> String {
-        let read = |name| std::fs::read_to_string(self.folder.join(name)).unwrap_or_default();
-        let log: String = ["wadm.log", "host.log"].map(read).concat();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(400)..].join("\n")
-    }
-}
-
-impl Drop for Lattice {
-    fn drop(&mut self) {
-        self.kill_host();
-        for child in &mut self.beside {
-            kill_group(child);
-            let _ = child.wait();
-        }
-        if std::env::var_os("SETTLE_SHOW_LOGS").is_some() {
-            eprintln!("{}", self.logs());
-        }
+        self.processes.kill_host();
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod lattice;
 mod nats;
+mod processes;
 pub mod wasmcloud;
 
 use std::path::PathBuf;
@@ -296,12 +297,12 @@ impl Drop for Spin {
 }
 
 /// `spin up` starts a process for its trigger: both end together.
-pub fn own_group(command: &mut Command) {
+fn own_group(command: &mut Command) {
     use std::os::unix::process::CommandExt as _;
     command.process_group(0).stdin(Stdio::null());
 }
 
-pub fn kill_group(child: &Child) {
+fn kill_group(child: &Child) {
     let group = -libc::pid_t::try_from(child.id()).unwrap();
     #[allow(unsafe_code)]
     // SAFETY: a plain system call; the group is that of a child that was not waited for yet.

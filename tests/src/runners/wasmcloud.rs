@@ -1,16 +1,16 @@
 //! wasmCloud 2: a `wash host` with its NATS and registry, one workload a service.
 
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use crate::host::target;
 use crate::postgres;
 use serde_json::{Value, json};
 
 use super::nats::Nats;
-use super::{SECRETS, free_port, kill_group, own_group};
+use super::processes::Processes;
+use super::{SECRETS, free_port};
 
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 const SERVICES: [&str; 3] = ["identity", "order", "payment"];
@@ -18,10 +18,7 @@ const SERVICES: [&str; 3] = ["identity", "order", "payment"];
 /// Processes and what is needed to start the host again.
 pub struct WasmCloud {
     tools: Tools,
-    folder: PathBuf,
-    /// NATS and the registry live longer than the host.
-    beside: Vec<Child>,
-    host: Option<Child>,
+    processes: Processes,
     /// Which the host gave itself when it started.
     id: String,
     nats: u16,
@@ -68,9 +65,7 @@ impl WasmCloud {
         let url = server.url("").trim_end_matches('/').to_owned();
         let mut cloud = Self {
             tools,
-            folder: folder.to_owned(),
-            beside: Vec::new(),
-            host: None,
+            processes: Processes::new(folder, "push.log"),
             id: String::new(),
             nats: free_port(),
             registry: free_port(),
@@ -86,38 +81,21 @@ impl WasmCloud {
         Ok(cloud)
     }
 
-    fn spawn(&self, command: &mut Command, log: &str) -> Child {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.join(log)).unwrap();
-        command.env("PYTHONPATH", target().join("wasmcloud-tools"));
-        command.env("HOME", &self.folder).current_dir(&self.folder);
-        command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null());
-        own_group(command);
-        command.spawn().unwrap()
-    }
-
     fn start_beside(&mut self) {
         let mut nats = Command::new(&self.tools.nats);
         nats.args(["-a", "127.0.0.1", "-p", &self.nats.to_string()]);
-        self.beside.push(self.spawn(&mut nats, "nats.log"));
-        let config = self.folder.join("registry.yml");
+        self.processes.start_beside(&mut nats, "nats.log");
+        let config = self.processes.folder.join("registry.yml");
         let text = format!(
             "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {:?}}}}}\nhttp: {{addr: \"127.0.0.1:{}\"}}\n",
-            self.folder.join("registry"),
+            self.processes.folder.join("registry"),
             self.registry
         );
         std::fs::write(&config, text).unwrap();
         let mut registry = Command::new("docker-registry");
-        self.beside.push(self.spawn(registry.arg("serve").arg(config), "registry.log"));
+        self.processes.start_beside(registry.arg("serve").arg(config), "registry.log");
         for port in [self.nats, self.registry] {
-            self.wait_for(port);
-        }
-    }
-
-    fn wait_for(&self, port: u16) {
-        let started = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(started.elapsed() < START_TIME_MAX, "port {port} stays closed:\n{}", self.logs());
-            std::thread::sleep(Duration::from_millis(50));
+            self.processes.wait_for(port, START_TIME_MAX);
         }
     }
 
@@ -134,8 +112,8 @@ impl WasmCloud {
     fn push_image(&self, name: &str, file: &Path) {
         let mut push = Command::new(&self.tools.wash);
         push.args(["oci", "push", "--insecure", &self.image(name)]).arg(file);
-        let mut child = self.spawn(&mut push, "push.log");
-        assert!(child.wait().unwrap().success(), "push:\n{}", self.logs());
+        let mut child = self.processes.spawn(&mut push, "push.log");
+        assert!(child.wait().unwrap().success(), "push:\n{}", self.processes.logs());
     }
 
     /// Also serves the component that knows nothing of orders; answers its host name and its name in
@@ -158,21 +136,22 @@ impl WasmCloud {
         host.args(["host", "--scheduler-nats-url", &nats, "--data-nats-url", &nats]);
         host.args(["--http-addr", &format!("127.0.0.1:{}", self.http), "--http-local-routing"]);
         host.args(["--postgres-url", &self.postgres, "--allow-insecure-registries"]);
-        self.host = Some(self.spawn(&mut host, "host.log"));
-        let (subject, _) =
-            heartbeats.next(START_TIME_MAX).unwrap_or_else(|| panic!("no heartbeat:\n{}", self.logs()));
+        self.processes.start_host(&mut host);
+        let (subject, _) = heartbeats
+            .next(START_TIME_MAX)
+            .unwrap_or_else(|| panic!("no heartbeat:\n{}", self.processes.logs()));
         self.id = subject.rsplit('.').next().unwrap().to_owned();
         for (service, database) in SERVICES.iter().zip(&self.databases) {
             self.start_workload(service, &self.workload(service, database));
         }
-        self.wait_for(self.http);
+        self.processes.wait_for(self.http, START_TIME_MAX);
     }
 
     fn start_workload(&self, name: &str, request: &Value) {
         let subject = format!("runtime.host.{}.workload.start", self.id);
         let answer = Nats::connect(self.nats).request(&subject, request.to_string().as_bytes());
         let state = &answer["workloadStatus"]["workloadState"];
-        assert_eq!(state, "WORKLOAD_STATE_RUNNING", "{name}: {answer}\n{}", self.logs());
+        assert_eq!(state, "WORKLOAD_STATE_RUNNING", "{name}: {answer}\n{}", self.processes.logs());
     }
 
     /// A service as a workload: its component, its settings, its database, its host name.
@@ -218,30 +197,7 @@ impl WasmCloud {
     }
 
     pub fn kill_host(&mut self) {
-        if let Some(mut host) = self.host.take() {
-            kill_group(&host);
-            let _ = host.wait();
-        }
-    }
-
-    fn logs(&self) -> String {
-        let read = |name| std::fs::read_to_string(self.folder.join(name)).unwrap_or_default();
-        let log: String = ["push.log", "host.log"].map(read).concat();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(40)..].join("\n")
-    }
-}
-
-impl Drop for WasmCloud {
-    fn drop(&mut self) {
-        self.kill_host();
-        for child in &mut self.beside {
-            kill_group(child);
-            let _ = child.wait();
-        }
-        if std::env::var_os("SETTLE_SHOW_LOGS").is_some() {
-            eprintln!("{}", self.logs());
-        }
+        self.processes.kill_host();
     }
 }
 
