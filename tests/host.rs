@@ -10,7 +10,9 @@ use futures_util::future::join_all;
 use rusqlite::Connection;
 use settle_tests::acquirer_ledger::{orders, violations};
 use settle_tests::client::{Client, one_item, one_item_by, refused_at_once};
-use settle_tests::host::{Host, binary, command, component, manifest_with, probe_manifest, root};
+use settle_tests::host::{
+    Host, binary, command, component, manifest_with, memory_megabytes, probe_manifest, root,
+};
 
 /// Starts a host that must fail, and answers what it says.
 fn failure(command: &mut Command) -> String {
@@ -65,10 +67,8 @@ fn a_first_start_compiles_outside_of_the_host() {
     let mut up = Command::new(binary());
     up.current_dir(root()).args(["up", "--ports", "0", "--data"]).arg(folder.path());
     let host = Host::spawn(folder.path(), up.arg("--cache").arg(folder.path().join("cache")));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", host.pid())).unwrap();
-    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    let megabytes = most.trim().trim_end_matches(" kB").parse::<u32>().unwrap() / 1024;
-    assert!(megabytes < 90, "{megabytes} MB at most");
+    let megabytes = memory_megabytes(host.pid(), "VmHWM").unwrap();
+    assert!(megabytes < 90.0, "{megabytes} MB at most");
 }
 
 #[test]

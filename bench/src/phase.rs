@@ -1,9 +1,9 @@
 //! What is measured in one phase of a round, and how it is told.
 
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
+use settle_tests::host::memory_megabytes;
 
 /// Latencies of one phase, sorted.
 pub struct Phase {
@@ -65,8 +65,5 @@ pub fn median(what: &str, phases: &[Phase]) {
 }
 
 pub fn rss_megabytes(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kilobytes: f64 = line.trim().trim_end_matches(" kB").trim().parse()?;
-    Ok(kilobytes / 1024.0)
+    memory_megabytes(pid, "VmRSS").with_context(|| format!("no VmRSS of process {pid}"))
 }

@@ -100,6 +100,14 @@ pub fn command_of(program: &Path, data: &Path) -> Command {
     command
 }
 
+/// Memory of a process by its line in `/proc/PID/status`: `VmRSS` now, `VmHWM` at most.
+pub fn memory_megabytes(pid: u32, line: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let value = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'))?;
+    let kilobytes: f64 = value.trim().trim_end_matches(" kB").parse().ok()?;
+    Some(kilobytes / 1024.0)
+}
+
 /// Tokens as the older system has them: a shared secret, and its names.
 pub const OLDER_TOKENS: [&str; 8] = [
     "--set",

@@ -157,6 +157,7 @@ fn root() -> Result<PathBuf> {
 fn test(name: Option<&str>) -> Result<()> {
     tidy::run()?;
     cargo(&["fmt", "--all", "--check"])?;
+    let tests = [&["test", "--release", "--no-fail-fast"], build::natives().as_slice()].concat();
     let guests = || {
         build::guests()?;
         if name.is_none() { build::lattice() } else { Ok(()) }
@@ -164,22 +165,17 @@ fn test(name: Option<&str>) -> Result<()> {
     build::side_by_side(guests, || {
         build::host()?;
         cargo(&[&["build", "--release"], TEST_PROGRAMS.as_slice(), &build::natives()].concat())?;
-        cargo(&[&["test", "--release", "--no-run"], build::natives().as_slice()].concat())
+        cargo(&[tests.as_slice(), &["--no-run"]].concat())
     })?;
     install_tools(&TEST_TOOLS)?;
     install_python("api-tools", &["schemathesis", "buf"], &API_TOOLS)?;
-    let mut args = vec!["test", "--release", "--no-fail-fast"];
-    args.extend(build::natives());
-    args.extend(name);
-    cargo(&args)?;
+    cargo(&[tests.as_slice(), name.as_slice()].concat())?;
     if name.is_some() {
         return Ok(());
     }
     println!("again, on PostgreSQL: the storage port's contract and the cores");
-    let mut args = vec!["test", "--release", "--no-fail-fast"];
-    args.extend(build::natives());
-    args.extend(["--test", "storage", "--test", "saga", "--test", "payments"]);
-    check(build::cargo().args(&args).env("SETTLE_TEST_DATABASE", "postgres"))?;
+    let on_both = ["--test", "storage", "--test", "saga", "--test", "payments"];
+    check(build::cargo().args(&tests).args(on_both).env("SETTLE_TEST_DATABASE", "postgres"))?;
     println!("the shipped components in a simulated world");
     sim(&["--matrix", "pairs"])?;
     for (profile, seeds) in SIMULATED {
