@@ -159,9 +159,13 @@ impl Contender {
 
     /// Sends `STOP` or `CONT` to all its processes.
     fn signal(&self, signal: &str) -> Result<()> {
-        let pids = self.stats()?.iter().map(|stat| stat.pid.to_string()).collect::<Vec<_>>().join(" ");
-        let done = Command::new("sh").args(["-c", &format!("kill -{signal} {pids}")]).status()?;
-        ensure!(done.success(), "{} does not take {signal}", self.name);
+        let send = |pids: Vec<u32>| {
+            let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+            Command::new("sh").args(["-c", &format!("kill -{signal} {pids}")]).stderr(Stdio::null()).status()
+        };
+        ensure!(send(self.roots.clone())?.success(), "{} does not take {signal}", self.name);
+        // Not a success where a child has just ended by itself, as PostgreSQL's do; the others have it.
+        send(self.stats()?.iter().map(|stat| stat.pid).collect())?;
         Ok(())
     }
 
