@@ -36,8 +36,9 @@ const CAREFUL_GROUPS: u32 = 16;
 const FAST_SYNC: Duration = Duration::from_millis(1);
 /// After a group of several, callers do not come one by one for so many groups.
 const CROWDED_GROUPS: u32 = 32;
-/// The log is copied into the database when it is longer than this.
-const WAL_PAGES_MAX: u64 = 4_000;
+/// The log is copied into the database when it is longer than this. The pages of a longer one lie all over a large
+/// database, and the sync at the copy's end holds up every other.
+const WAL_PAGES_MAX: u64 = 1_000;
 /// What relaxed calls may leave in the log for the disk. More is written at once, while others are made: left
 /// to the next checkpoint, megabytes would go to the disk together, and every sync would wait for them.
 const UNSYNCED_PAGES_MAX: u64 = 256;
