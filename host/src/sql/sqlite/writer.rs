@@ -513,7 +513,7 @@ mod tests {
         call(&writer, "CREATE TABLE test (bytes BLOB)", vec![], Durability::Durable);
         assert_eq!(log().1, 0);
         let (insert, bytes) = ("INSERT INTO test VALUES ($1)", vec![Value::Bytes(vec![7; 4_000])]);
-        while log().0 < UNSYNCED_PAGES_MAX * 4 {
+        while log().0 < UNSYNCED_PAGES_MAX * 3 {
             call(&writer, insert, bytes.clone(), Durability::Relaxed);
             let unsynced = log().1;
             assert!(unsynced <= UNSYNCED_PAGES_MAX + 4, "{unsynced} pages are not on the disk");
