@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::loopback::{Loopback, connector};
 
 const WAITS_MAX: u32 = 10;
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 /// An answer, read whole.
 #[derive(Clone, Debug)]
@@ -92,22 +93,32 @@ impl Client {
     }
 
     pub async fn post(&self, url: &str, body: &Value) -> Answer {
-        let headers = [("content-type", "application/json")];
-        self.send(Method::POST, url, &headers, body.to_string()).await.unwrap()
+        self.send(Method::POST, url, &JSON, body.to_string()).await.unwrap()
     }
 
     /// Waits where it is told to: a test's users may come faster than one client's passwords are hashed.
-    async fn post_patiently(&self, url: &str, body: &Value) -> Answer {
-        let mut answer = self.post(url, body).await;
+    pub async fn send_patiently(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let send = || async { self.send(method.clone(), url, headers, body.to_owned()).await.unwrap() };
+        let mut answer = send().await;
         for _ in 0..WAITS_MAX {
             if answer.status != 429 {
                 break;
             }
             let seconds = answer.header("retry-after").expect("a wait is told").parse().unwrap();
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            answer = self.post(url, body).await;
+            answer = send().await;
         }
         answer
+    }
+
+    async fn post_patiently(&self, url: &str, body: &Value) -> Answer {
+        self.send_patiently(&Method::POST, url, &JSON, &body.to_string()).await
     }
 
     /// This client with a user's token.
