@@ -191,14 +191,15 @@ impl Contender {
     }
 }
 
-/// The others stand still while one is measured: what they do on the side is not its cost. They go on
-/// when this is dropped.
+/// The others stand still while one is measured, and what they left dirty is on the disk before: what they do
+/// on the side is not its cost. They go on when this is dropped.
 pub struct Alone<'a>(Vec<&'a Contender>);
 
 impl<'a> Alone<'a> {
     pub fn among(all: &'a [Contender], one: &Contender) -> Result<Self> {
         let others = Self(all.iter().filter(|other| other.name != one.name).collect());
         others.0.iter().try_for_each(|other| other.signal("STOP"))?;
+        ensure!(Command::new("sync").arg("-f").arg(target()).status()?.success(), "the disk does not sync");
         Ok(others)
     }
 }

@@ -165,7 +165,7 @@ fn markdown(measured: &Measured, ratios: &[Ratio]) -> Result<String> {
     let mut out = String::from("# What an order costs\n\n");
     writeln!(
         out,
-        "By `cargo xtask bench`: {} rounds of {} s, contenders in turn (the others stand still), median\nof the rounds.",
+        "By `cargo xtask bench`: {} rounds of {} s, contenders in turn (the others stand still, and what\nthey left dirty is on the disk before), median of the rounds.",
         measured.rounds, measured.phase_seconds
     )?;
     let told = |values: &[f64], digits: usize| {
